@@ -1,0 +1,1 @@
+"""One module per item of the paper: `python -m experiments.NAME --help`."""

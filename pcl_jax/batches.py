@@ -1,0 +1,132 @@
+"""order(seed, epoch); ragged features on the device; a batch of static shape gathered from them.
+
+The features of a fold are put on the device once, packed without padding (`Packed`). What crosses
+to the device for a step is a handful of row numbers; `gather` makes the batch inside the compiled
+step. Rows of all views, labels and ids share one numbering, made from utterance ids: row l is the
+same utterance in every view.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from pcl_jax.arrays import Array, Ragged, slot_frames, slots
+
+
+def seeded(seed: int, *names: str | int) -> np.random.Generator:
+    """The random generator of one named purpose: `seeded(seed, "order", epoch)`."""
+    return np.random.default_rng([seed, *(crc32(n.encode()) if isinstance(n, str) else n for n in names)])
+
+
+def named_key(seed: int, *names: str | int) -> jax.Array:
+    """The JAX key of one named purpose: `named_key(seed, "dropout", repeat)`."""
+    key = jax.random.key(seed)
+    for name in names:
+        key = jax.random.fold_in(key, crc32(name.encode()) if isinstance(name, str) else name)
+    return key
+
+
+class Packed(NamedTuple):
+    """The features of one view for a numbered list of utterances, without padding."""
+
+    values: Float[Array, "rows ..."]
+    """Frames of all utterances end to end, or one row per utterance."""
+    starts: Int[Array, " n"]
+    lengths: Int[Array, " n"]
+    """Frames; all zero for a view that is one vector per utterance."""
+
+
+def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _"]:
+    """The permutation in which `count` rows are seen in an epoch: a function of its arguments alone.
+
+    `names` tell runs of one seed apart: a fold and a repeat, say.
+    """
+    return seeded(seed, "order", *names, epoch).permutation(count)
+
+
+def split(rows: Int[np.ndarray, " n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, " b"]]:
+    """Cut rows into batches; the last is dropped, or filled up with -1 (no utterance)."""
+    if drop_last:
+        rows = rows[: len(rows) // batch * batch]
+    pad = -len(rows) % batch
+    return list(np.pad(rows, (0, pad), constant_values=-1).reshape(-1, batch))
+
+
+def gather(
+    features: Mapping[str, Packed],
+    rows: Int[Array, "g n"],
+    *,
+    capacity: Mapping[str, int],
+    full_length: int | None = None,
+) -> dict[str, Ragged | Float[Array, "b d"]]:
+    """The batch of these rows (-1: no utterance), inside a compiled function.
+
+    Args:
+        features: per view, on the device.
+        rows: one line per group (device).
+        capacity: frames per group for each time-resolved view, from `capacities`: static.
+        full_length: give every utterance this many frames, zeros after its own.
+    """
+    rows = jnp.asarray(rows)
+    batch = {}
+    for view, packed in features.items():
+        if view not in capacity:
+            batch[view] = jnp.where((rows >= 0)[..., None], packed.values[rows], 0).reshape(rows.size, -1)
+            continue
+        own = jnp.where(rows >= 0, packed.lengths[rows], 0)
+        lengths = own if full_length is None else jnp.full_like(own, full_length)
+        owner, position = slots(lengths, capacity[view])
+        index = jnp.take_along_axis(jnp.where(rows >= 0, packed.starts[rows], 0), owner, axis=1) + position
+        inside = position < jnp.take_along_axis(own, owner, axis=1)
+        frames = packed.values[jnp.where(inside, index, 0)].astype(jnp.float32)
+        frames = jnp.where(inside.reshape(*inside.shape, *(1,) * (frames.ndim - 2)), frames, 0)
+        batch[view] = Ragged(frames, owner, position, lengths)
+    return batch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How batches lie on the devices: fixed for a run, so that few programs are compiled."""
+
+    groups: int = 1
+    full_length: int | None = None
+
+    def place(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, "g n"]:
+        """Rows of a batch, dealt to the groups; filled up with -1 where they do not divide."""
+        pad = -len(rows) % self.groups
+        return np.pad(rows, (0, pad), constant_values=-1).reshape(self.groups, -1)
+
+    def capacities(
+        self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, " b"]]
+    ) -> list[tuple[tuple[str, int], ...]]:
+        """For each batch, the frames per group each time-resolved view needs, rounded up.
+
+        Rounded to a quarter of what an average batch needs, so that a run compiles two or three
+        programs, and not one per batch.
+        """
+        needed: dict[str, np.ndarray] = {}
+        for view, own in lengths.items():
+            if self.full_length is not None:
+                own = np.full_like(own, self.full_length)
+            frames = np.array(
+                [
+                    slot_frames(np.where(placed >= 0, own[placed], 0)).sum(axis=1).max()
+                    for placed in map(self.place, batches)
+                ]
+            )
+            if self.full_length is None:
+                per_utterance = slot_frames(own).mean()
+                step = (
+                    8 * max(1, round(per_utterance * len(batches[0]) / self.groups / 32))
+                    if len(batches)
+                    else 8
+                )
+                frames = -(-frames // step) * step
+            needed[view] = frames
+        return [tuple((view, int(frames[i])) for view, frames in needed.items()) for i in range(len(batches))]

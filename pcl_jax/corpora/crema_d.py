@@ -1,0 +1,57 @@
+"""CREMA-D: 91 actors, six emotions, 7442 utterances (Cao et al., IEEE Trans. Affective Computing 2014)."""
+
+import csv
+import re
+from pathlib import Path
+
+from pcl_jax.corpora.file_names import FileName, read_named, unknown_name
+from pcl_jax.corpora.targets import FOUR
+from pcl_jax.corpora.utterance import Corpus, Problem
+
+EMOTIONS = {
+    "ANG": "angry",
+    "DIS": "disgusted",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+
+# Actor, sentence, the emotion meant (not the one that listeners heard), level.
+_NAME = re.compile(r"(?P<actor>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
+
+
+def parse(stem: str) -> FileName | Problem:
+    """Speaker and emotion of a file name without suffix.
+
+    Example:
+        >>> parse("1001_DFA_ANG_XX")
+        FileName(speaker='1001', emotion='angry')
+    """
+    match = _NAME.fullmatch(stem)
+    if match is None:
+        return unknown_name("1001_DFA_ANG_XX.wav")
+    if match["emotion"] not in EMOTIONS:
+        known = ", ".join(EMOTIONS)
+        return Problem("unknown_label", stem, f"unknown emotion {match['emotion']!r} (of {known}), left out")
+    return FileName(match["actor"], EMOTIONS[match["emotion"]])
+
+
+def read(root: Path) -> Corpus:
+    """CREMA-D below `root`. The actors' genders are in the release's `VideoDemographics.csv`; without
+    that file sessions are balanced in size alone.
+
+    Raises:
+        CorpusError: `root` is no folder, or holds no audio.
+    """
+    return read_named("crema_d", root, parse=parse, genders=_genders(root), targets=FOUR)
+
+
+def _genders(root: Path) -> dict[str, str]:
+    genders: dict[str, str] = {}
+    for path in sorted(root.rglob("VideoDemographics.csv")):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                if row.get("ActorID") and row.get("Sex"):
+                    genders[row["ActorID"].strip()] = row["Sex"].strip().lower()
+    return genders

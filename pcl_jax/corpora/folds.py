@@ -1,0 +1,131 @@
+"""Folds: leave one session out, and p % of the labels per class.
+
+The same folds serve pre-training and fine-tuning, so no test speaker is ever heard before the test.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from pcl_jax.corpora.grouping import SESSIONS
+from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One train/validation/test assignment of a whole corpus, labelled or not; named by its test session."""
+
+    test_session: int
+    train: tuple[Utterance, ...]
+    validation: tuple[Utterance, ...]
+    test: tuple[Utterance, ...]
+
+
+def validation_session(test_session: int) -> int:
+    """s mod 5 + 1: the session after the test session."""
+    return test_session % SESSIONS + 1
+
+
+def leave_one_session_out(corpus: Corpus) -> tuple[Fold, ...]:
+    """Five folds: test session s, validation session s mod 5 + 1, training on the other three.
+
+    Raises:
+        CorpusError: a session without utterances, or a speaker in two sessions.
+    """
+    for obstacle in obstacles(corpus):
+        raise CorpusError(obstacle.message)
+    by_session = {
+        session: tuple(u for u in corpus.utterances if u.session == session)
+        for session in range(1, SESSIONS + 1)
+    }
+    folds = []
+    for test in by_session:
+        validation = validation_session(test)
+        train = tuple(u for u in corpus.utterances if u.session not in (test, validation))
+        folds.append(Fold(test, train, by_session[validation], by_session[test]))
+    return tuple(folds)
+
+
+def obstacles(corpus: Corpus) -> tuple[Problem, ...]:
+    """Why the corpus has no five folds; empty when it has."""
+    found: list[Problem] = []
+    speakers: dict[str, set[int]] = {}
+    for u in corpus.utterances:
+        speakers.setdefault(u.speaker, set()).add(u.session)
+    sessions = {u.session for u in corpus.utterances}
+    for session in sorted(set(range(1, SESSIONS + 1)) - sessions):
+        message = (
+            f"session {session} of {corpus.name} has no utterances ({len(speakers)} speakers in all); "
+            "five folds need five sessions of at least one speaker each"
+        )
+        found.append(Problem("no_session", f"session {session}", message, fatal=True))
+    for session in sorted(sessions - set(range(1, SESSIONS + 1))):
+        message = f"{corpus.name} has a session {session}; sessions are numbered 1..{SESSIONS}"
+        found.append(Problem("no_session", f"session {session}", message, fatal=True))
+    for speaker, where in sorted(speakers.items()):
+        if len(where) > 1:
+            listed = " and ".join(map(str, sorted(where)))
+            message = (
+                f"speaker {speaker!r} of {corpus.name} is in sessions {listed}: a model would be tested on "
+                "a voice it was trained on; give each speaker one session"
+            )
+            found.append(Problem("speaker_in_two_sessions", speaker, message, fatal=True))
+    return tuple(found)
+
+
+def labelled(utterances: Iterable[Utterance], corpus: Corpus) -> tuple[Utterance, ...]:
+    """Those of the given utterances whose emotion is a target, in their order."""
+    return tuple(u for u in utterances if corpus.label(u) is not None)
+
+
+def labelled_subset(
+    utterances: Iterable[Utterance],
+    corpus: Corpus,
+    *,
+    fraction: float | None = None,
+    per_class: int | None = None,
+    repeat: int,
+    seed: int,
+) -> tuple[Utterance, ...]:
+    """p % of the labels, per class: max(1, int(p n_class)) of the target utterances (method.md, part A).
+
+    Each class is shuffled once per (seed, fold, repeat), and a subset is the head of that order. So a
+    smaller fraction is contained in a larger one, and every method and view sees the same utterances.
+    The fold is known by the sessions present in `utterances`.
+
+    Args:
+        utterances: a fold's training utterances, in any order; those without target are passed over.
+        fraction: p in (0, 1].
+        per_class: instead of `fraction`, this many per class, or all where a class has fewer.
+        repeat: 0..9 in the paper.
+        seed: the run's, at least 0.
+
+    Returns:
+        The chosen utterances, sorted by id. A class with no utterance stays absent.
+
+    Raises:
+        CorpusError: not exactly one of `fraction` and `per_class`, or one out of range.
+    """
+    if (fraction is None) == (per_class is None):
+        raise CorpusError(f"give fraction or per_class, not fraction={fraction} and per_class={per_class}")
+    if fraction is not None and not 0 < fraction <= 1:
+        raise CorpusError(f"fraction={fraction} is not a share of the labels; give 0 < fraction <= 1")
+    if per_class is not None and per_class < 1:
+        raise CorpusError(f"per_class={per_class} leaves no labels; give at least 1")
+    utterances = tuple(utterances)
+    fold = sum(1 << session for session in {u.session for u in utterances})
+    members: dict[int, list[Utterance]] = {}
+    for u in utterances:
+        label = corpus.label(u)
+        if label is not None:
+            members.setdefault(label, []).append(u)
+    chosen: list[Utterance] = []
+    for label, of_class in members.items():
+        of_class.sort(key=lambda u: u.id)
+        rng = np.random.default_rng([seed, crc32(b"subset"), fold, repeat, label])
+        order = rng.permutation(len(of_class))
+        size = max(1, int(fraction * len(of_class))) if fraction is not None else per_class
+        chosen.extend(of_class[i] for i in order[:size])
+    return tuple(sorted(chosen, key=lambda u: u.id))

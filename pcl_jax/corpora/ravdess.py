@@ -1,0 +1,53 @@
+"""RAVDESS, its speech: 24 actors, eight emotions, 1440 utterances (Livingstone and Russo, 2018).
+
+The recordings are 48 kHz and a few are stereo; `views.audio` makes them 16 kHz mono.
+"""
+
+import re
+from pathlib import Path
+
+from pcl_jax.corpora.file_names import FileName, read_named, unknown_name
+from pcl_jax.corpora.targets import FOUR, Targets
+from pcl_jax.corpora.utterance import Corpus, Problem
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgusted",
+    "08": "surprised",
+}
+TARGETS: Targets = {**FOUR, "neutral": ("neutral", "calm")}
+GENDERS = {f"{actor:02d}": "male" if actor % 2 else "female" for actor in range(1, 25)}
+
+# Modality, vocal channel (speech, song), emotion, intensity, statement, repetition, actor.
+_NAME = re.compile(r"\d\d-(?P<channel>01|02)-(?P<emotion>\d\d)-\d\d-\d\d-\d\d-(?P<actor>\d\d)")
+
+
+def parse(stem: str) -> FileName | Problem:
+    """Speaker and emotion of a file name without suffix.
+
+    Example:
+        >>> parse("03-01-05-02-01-02-24")
+        FileName(speaker='24', emotion='angry')
+    """
+    match = _NAME.fullmatch(stem)
+    if match is None:
+        return unknown_name("03-01-05-02-01-02-24.wav")
+    if match["channel"] == "02":
+        return Problem("song", stem, "sung (vocal channel 02), left out; this corpus is the speech")
+    if match["emotion"] not in EMOTIONS:
+        return Problem("unknown_label", stem, f"unknown emotion {match['emotion']!r} (of 01..08), left out")
+    return FileName(match["actor"], EMOTIONS[match["emotion"]])
+
+
+def read(root: Path) -> Corpus:
+    """The speech of RAVDESS below `root`; songs are left out and reported.
+
+    Raises:
+        CorpusError: `root` is no folder, or holds no audio.
+    """
+    return read_named("ravdess", root, parse=parse, genders=GENDERS, targets=TARGETS)

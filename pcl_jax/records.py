@@ -1,0 +1,116 @@
+"""One JSON row per finished run, in `<runs>/records.jsonl`.
+
+A row is appended under a lock with one write, so rows of processes that share the file stay whole;
+a line that a crash cut short is passed over by `read`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from pcl_jax.checkpoint import flatten
+
+FILE = "records.jsonl"
+Method = Literal["supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: what was asked, what came out, and what would make it come out again."""
+
+    experiment: str
+    """What it was run for: "pretrain", "finetune", "compare", "sparse_labels"."""
+    corpus: str
+    synthetic: bool
+    """The demo corpus; no result on it says anything of speech."""
+    fold: int
+    """The test session."""
+    view: str
+    """For pre-training: all views, joined by "+"."""
+    views: tuple[str, ...]
+    """The views of the pre-training; () for a supervised run."""
+    method: Method
+    frozen: bool
+    fraction: float
+    """Share of the labelled training utterances per class; 0 for pre-training."""
+    n_labelled: int
+    repeat: int
+    temperature: float | None
+    seed: int
+    uar: float | None
+    """Of the test session, over the corpus's classes; None for pre-training."""
+    wa: float | None
+    recall: tuple[float, ...] | None
+    """Per class, in class order."""
+    classes: tuple[str, ...]
+    validation_uar: float | None
+    validation_wa: float | None
+    validation_loss: float | None
+    """Of the kept epoch of a pre-training, Eq. (3), nats."""
+    epochs: int
+    best_epoch: int
+    seconds: float
+    config_digest: str
+    """Of all settings, the corpus's utterance ids and labels, and the views."""
+    params_digest: str
+    """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
+    run: str
+    """The run's folder, below the runs folder."""
+    versions: Mapping[str, str]
+    device: str
+
+
+def versions() -> dict[str, str]:
+    names = ("pcl-jax", "jax", "flax", "optax", "numpy", "librosa", "opensmile", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def device() -> str:
+    """Kind and number of the devices, as "cpu x 1"."""
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+
+
+def params_digest(params: Mapping[str, Any]) -> str:
+    """sha256 over names, shapes, types and bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name, value in flatten(params).items():
+        sha.update(f"{name} {value.shape} {value.dtype}\n".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
+
+
+def append(runs: Path, record: Record) -> None:
+    """Add a row, on disk when this returns."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with open(runs / FILE, "ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        torn = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a crash cut the last row short: start a line
+        file.write(torn + json.dumps(asdict(record)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(runs: Path) -> Iterator[dict[str, Any]]:
+    """The rows, oldest first; none when there is no file. Half-written lines are passed over."""
+    path = runs / FILE
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row

@@ -1,0 +1,118 @@
+"""What a person sees: progress, tables, one-line errors. Plain lines where there is no terminal.
+
+NO_COLOR is respected (rich does it).
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pcl_jax.corpora.folds import validation_session
+from pcl_jax.training.compare import PROBES, WAYS, Row, way
+from pcl_jax.training.study import Study
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+PLAIN_EVERY_S = 10.0
+"""Between two plain lines of progress, where a bar would be a mess."""
+
+
+class Bar:
+    """`bar(done, total, label)`: moves a progress bar, or prints a line now and then."""
+
+    def __init__(self, progress: Progress | None, title: str):
+        self._progress, self._title = progress, title
+        self._task = None if progress is None else progress.add_task(title, total=None)
+        self._printed, self._began = 0.0, time.monotonic()
+
+    def __call__(self, done: int, total: int, label: str = "") -> None:
+        now = time.monotonic()
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, completed=done, total=total, description=f"{self._title} {label}"
+            )
+        elif now - self._printed > PLAIN_EVERY_S or done == total:
+            left = (now - self._began) / max(done, 1) * (total - done)
+            out.print(f"{self._title} {done}/{total} {label}, {left:.0f} s left", highlight=False)
+            self._printed = now
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Bar]:
+    """A progress bar for the block."""
+    if not out.is_terminal:
+        yield Bar(None, title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out) as progress:
+        yield Bar(progress, title)
+
+
+def epoch_line(row: Mapping[str, Any]) -> str:
+    """The metrics of a pre-training epoch in one line."""
+    return (
+        f"loss {row['loss']:.3f}, validation {row['validation_loss']:.3f}, "
+        f"retrieval@1 {row['retrieval']:.1%} (chance {row['retrieval_chance']:.1%}), "
+        f"{row['utterances_per_s']:,.0f} utterances/s"
+    )
+
+
+def comparison(rows: Sequence[Row], title: str) -> Table:
+    """UAR and WA in % of each way to train, per view and share of labels: means of these records."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("view", "labels", "n", "runs"):
+        table.add_column(heading, justify="left" if heading == "view" else "right")
+    for name in WAYS.values():
+        table.add_column(f"{name}\nUAR   WA", justify="right")
+    for view in sorted({row["view"] for row in rows}):
+        for fraction in sorted({row["fraction"] for row in rows}):
+            cell = [row for row in rows if row["view"] == view and row["fraction"] == fraction]
+            if not cell:
+                continue
+            of = {name: [row for row in cell if way(row) == name] for name in WAYS}
+            numbers = [
+                f"{mean_of(some, 'uar'):.1%} {mean_of(some, 'wa'):6.1%}" if some else "not run"
+                for some in of.values()
+            ]
+            runs = max(map(len, of.values()))
+            table.add_row(view, f"{fraction:.0%}", f"{mean_of(cell, 'n_labelled'):.0f}", str(runs), *numbers)
+    return table
+
+
+def fold_title(study: Study, fold: int) -> str:
+    """What a table of one fold is about: the protocol in two lines."""
+    corpus = study.corpus
+    name = f"{corpus.name} (SYNTHETIC speech)" if corpus.synthetic else corpus.name
+    return (
+        f"{name}, fold {fold}: test session {fold}, validation session {validation_session(fold)}; "
+        f"{', '.join(corpus.classes)}; views {', '.join(study.views)}; "
+        f"normalise={study.settings.normalise}; seed {study.seed}"
+    )
+
+
+def mean_of(rows: Sequence[Row], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def task_line(row: Row) -> str:
+    """What a finished run was, and its UAR."""
+    return f"{row['view']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}: UAR {row['uar']:.1%}"
+
+
+def pretrained_line(row: Row) -> str:
+    """A finished pre-training in one line."""
+    return (
+        f"pre-trained {row['epochs']} epochs in {row['seconds']:.0f} s; "
+        f"kept epoch {row['best_epoch']}, validation loss {row['validation_loss']:.3f}"
+    )
+
+
+def flags_of(corpus: str, root: Path | None) -> str:
+    return f"--corpus {corpus}" + (f" --root {root}" if root else "")

@@ -1,0 +1,75 @@
+"""The networks of a run, as plain functions on nested dictionaries of parameters.
+
+`params = {"encoder": {view: ...}, "head": {view: ...}}`, so that freezing, counting and saving an
+encoder are dictionary look-ups.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jaxtyping import Float
+
+from pcl_jax.arrays import Array, Ragged
+from pcl_jax.batches import named_key
+from pcl_jax.encoders import ProjectionHead
+from pcl_jax.training.state import Variables
+
+Features = Mapping[str, Ragged | Array]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """An encoder and a projection head for each view, without parameters. Hashable: static under jit."""
+
+    encoders: tuple[tuple[str, nn.Module], ...]
+    head: ProjectionHead = field(default_factory=ProjectionHead)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(view for view, _ in self.encoders)
+
+    def init(self, features: Features, *, seed: int) -> tuple[Variables, Variables]:
+        """Parameters and batch statistics. A view's draw depends on the seed and its name alone."""
+        params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
+        statistics = {}
+        for view, encoder in self.encoders:
+            params["encoder"][view], representation = init_encoder(encoder, features[view], view, seed=seed)
+            variables = self.head.init(named_key(seed, "head", view), representation)
+            params["head"][view] = variables["params"]
+            statistics[view] = variables["batch_stats"]
+        return params, statistics
+
+    def project(
+        self, params: Variables, statistics: Variables, features: Features, *, key: jax.Array | None = None
+    ) -> tuple[dict[str, Float[Array, "n d"]], Variables]:
+        """Projections z of each view, and the new batch statistics. With a key: training mode."""
+        train = key is not None
+        projections, new_statistics = {}, {}
+        for index, (view, encoder) in enumerate(self.encoders):
+            rngs = {"dropout": jax.random.fold_in(key, index)} if train else {}
+            representation = encoder.apply(
+                {"params": params["encoder"][view]}, features[view], train=train, rngs=rngs
+            )
+            projections[view], updated = self.head.apply(
+                {"params": params["head"][view], "batch_stats": statistics[view]},
+                representation,
+                train=train,
+                mutable=["batch_stats"],
+            )
+            new_statistics[view] = updated["batch_stats"]
+        return projections, new_statistics
+
+
+def init_encoder(
+    encoder: nn.Module, features: Ragged | Array, view: str, *, seed: int, names: tuple[int, ...] = ()
+) -> tuple[Variables, Float[Array, "n d"]]:
+    """Fresh parameters of one encoder, and its representations of the given features.
+
+    The draw is named by the seed, the view and `names` (a fold and a repeat, say).
+    """
+    key = named_key(seed, "encoder", view, *names)
+    representation, variables = encoder.init_with_output(key, features)
+    return variables["params"], representation

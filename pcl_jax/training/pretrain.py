@@ -1,0 +1,181 @@
+"""Pairwise-CL pre-training of one fold (paper, sections 2.2 and 3.3)."""
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool
+
+from pcl_jax.arrays import Array
+from pcl_jax.batches import gather, named_key, order, seeded
+from pcl_jax.config import Pretraining
+from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
+from pcl_jax.training.devices import everywhere
+from pcl_jax.training.fold_data import FoldData
+from pcl_jax.training.networks import Features, Networks
+from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
+from pcl_jax.training.stopping import Patience, Plateau
+
+
+def loss_of(
+    params: Variables,
+    statistics: Variables,
+    features: Features,
+    mask: Bool[Array, " n"] | None = None,
+    *,
+    networks: Networks,
+    temperature: float,
+    axis_name: str | None = None,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+    """Eq. (3) on the projections of a batch; beside it the new batch statistics and the projections.
+
+    The negatives are those of the whole batch, on however many devices it lies; `axis_name` is for
+    callers inside `pmap` or `shard_map` only. With a key: training mode.
+    """
+    projections, statistics = networks.project(params, statistics, features, key=key)
+    loss = pairwise_nt_xent(projections, temperature=temperature, mask=mask, axis_name=axis_name)
+    return loss, (statistics, projections)
+
+
+def train_step(
+    state: TrainState,
+    features: Features,
+    learning_rate: jax.Array | float,
+    key: jax.Array,
+    *,
+    networks: Networks,
+    temperature: float,
+) -> tuple[TrainState, jax.Array]:
+    """One Adam step on a full batch, and its loss. Dropout is drawn from `key` and the step's number."""
+    (loss, (statistics, _)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        state.params,
+        state.statistics,
+        features,
+        networks=networks,
+        temperature=temperature,
+        key=jax.random.fold_in(key, state.step),
+    )
+    return apply_gradient(state, gradient, statistics, learning_rate), loss
+
+
+def mean_retrieval(projections: Mapping[str, Array], mask: Bool[Array, " n"]) -> jax.Array:
+    """Retrieval@1, averaged over the ordered pairs of different views; chance is 1 / n."""
+    accuracy = retrieval_accuracy(projections, mask=mask)
+    return sum(accuracy.values()) / len(accuracy)
+
+
+_STATIC = ("capacity", "full_length", "networks", "temperature")
+
+
+@partial(jax.jit, static_argnames=_STATIC)
+def _train(state, packed, rows, learning_rate, key, *, capacity, full_length, networks, temperature):
+    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    return train_step(state, features, learning_rate, key, networks=networks, temperature=temperature)
+
+
+@partial(jax.jit, static_argnames=_STATIC)
+def _evaluate(state, packed, rows, *, capacity, full_length, networks, temperature):
+    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    mask = rows.reshape(-1) >= 0
+    loss, (_, projections) = loss_of(
+        state.params, state.statistics, features, mask, networks=networks, temperature=temperature
+    )
+    return loss, mean_retrieval(projections, mask)
+
+
+class Progress(NamedTuple):
+    """Everything a later process needs to go on as if nothing had happened."""
+
+    epoch: int
+    """Epochs done."""
+    state: TrainState
+    best: TrainState
+    """As it was at the best validation loss."""
+    best_epoch: int
+    patience: Patience
+    plateau: Plateau
+
+    def over(self, config: Pretraining) -> bool:
+        return self.epoch >= config.epochs or self.patience.since >= config.patience
+
+
+def beginning(data: FoldData, networks: Networks, *, seed: int, mesh: Mesh) -> Progress:
+    """Before the first epoch: fresh parameters, a function of the seed alone."""
+    state = jax.device_put(start(*networks.init(data.example(), seed=seed)), everywhere(mesh))
+    return Progress(0, state, state, 0, Patience(), Plateau())
+
+
+def pretrain(
+    data: FoldData, networks: Networks, config: Pretraining, *, seed: int, mesh: Mesh, progress: Progress
+) -> Iterator[tuple[Progress, dict[str, Any]]]:
+    """Train until patience or epochs end; after each epoch yield where we are and its metrics.
+
+    Going on from a yielded `Progress` gives bit for bit what would have come without the pause, on
+    the same number of devices.
+
+    Raises:
+        ValueError: fewer training utterances than a batch.
+        FloatingPointError: the loss is no longer finite.
+    """
+    if len(data.train) < config.batch:
+        raise ValueError(
+            f"the fold has {len(data.train)} training utterances, fewer than one batch of {config.batch}; "
+            "choose a smaller --batch"
+        )
+    key = named_key(seed, "dropout")
+    options = {
+        "networks": networks,
+        "temperature": config.temperature,
+        "full_length": data.layout.full_length,
+    }
+    shuffled = seeded(seed, "validation").permutation(data.validation)
+    validation = data.batches(shuffled, config.batch, mesh, drop_last=False)
+    while not progress.over(config):
+        began = time.perf_counter()
+        epoch = progress.epoch + 1
+        learning_rate = config.learning_rate * progress.plateau.scale
+        rows = data.train[order(seed, epoch, len(data.train))]
+        state, losses, counts = progress.state, [], []
+        for placed, capacity, count in data.batches(rows, config.batch, mesh, drop_last=True):
+            state, loss = _train(
+                state, data.features, placed, learning_rate, key, capacity=capacity, **options
+            )
+            losses.append(loss)
+            counts.append(count)
+        loss = float(np.average(jax.device_get(losses), weights=counts))  # the one host sync of the pass
+        seconds = time.perf_counter() - began
+        checks = [
+            (count, *_evaluate(state, data.features, placed, capacity=capacity, **options))
+            for placed, capacity, count in validation
+        ]
+        sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
+        validation_loss = float(np.average(validation_losses, weights=sizes))
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "mean_ce": loss / 4,
+            "validation_loss": validation_loss,
+            "validation_mean_ce": validation_loss / 4,
+            "retrieval": float(np.average(retrievals, weights=sizes)),
+            "retrieval_chance": len(validation) / len(data.validation),
+            "learning_rate": learning_rate,
+            "utterances_per_s": sum(counts) / seconds,
+            "seconds": time.perf_counter() - began,
+        }
+        for name in ("loss", "validation_loss"):
+            if not np.isfinite(row[name]):
+                raise FloatingPointError(
+                    f"{name} is {row[name]} in epoch {epoch}; lower --learning-rate or raise --temperature"
+                )
+        patience = progress.patience.seen(row["validation_loss"])
+        plateau = progress.plateau.seen(
+            row["loss"], factor=config.plateau_factor, patience=config.plateau_patience
+        )
+        best, best_epoch = (state, epoch) if patience.since == 0 else (progress.best, progress.best_epoch)
+        progress = Progress(epoch, state, best, best_epoch, patience, plateau)
+        yield progress, row

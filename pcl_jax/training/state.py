@@ -1,0 +1,39 @@
+"""TrainState: what a step changes; and the optimiser's one rule, Adam."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+Variables = Any  # a nested dictionary of arrays
+
+
+class TrainState(NamedTuple):
+    params: Variables
+    """What trains."""
+    statistics: Variables
+    """Running batch statistics of the projection heads; {} without."""
+    moments: optax.OptState
+    step: jax.Array | int
+
+
+ADAM = optax.scale_by_adam()
+"""Without its learning rate, which the plateau rule decides anew each epoch."""
+
+
+def start(params: Variables, statistics: Variables) -> TrainState:
+    return TrainState(params, statistics, ADAM.init(params), 0)
+
+
+def apply_gradient(
+    state: TrainState, gradient: Variables, statistics: Variables, learning_rate: jax.Array | float
+) -> TrainState:
+    """One Adam step."""
+    updates, moments = ADAM.update(gradient, state.moments, state.params)
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+    return TrainState(params, statistics, moments, state.step + 1)
+
+
+def count(params: Variables) -> int:
+    """The number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

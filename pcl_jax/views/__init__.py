@@ -1,0 +1,1 @@
+"""An audio file -> the features of one view; the store that keeps them."""

@@ -1,0 +1,79 @@
+"""View "egemaps": waveform -> the 88 functionals of eGeMAPSv02, `[88]` (Eyben et al. 2016)."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import opensmile
+from jaxtyping import Float32
+
+from pcl_jax.config import Egemaps, Encoders
+from pcl_jax.views import audio
+from pcl_jax.views.audio import Waveform
+
+
+@cache
+def _smile(feature_set: str) -> opensmile.Smile:
+    """One per process: making it parses openSMILE's configuration."""
+    return opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
+
+
+def names(egemaps: Egemaps | None = None) -> tuple[str, ...]:
+    """Names of the functionals, in the order of the features.
+
+    >>> len(names()), names()[0]
+    (88, 'F0semitoneFrom27.5Hz_sma3nz_amean')
+    """
+    return tuple(_smile((egemaps or Egemaps()).feature_set).feature_names)
+
+
+def functionals(waveform: Waveform, egemaps: Egemaps) -> Float32[np.ndarray, " d"]:
+    """The functionals of one bare, unpadded utterance.
+
+    Zeros behind the speech would count as pauses: padding 4 s to 15 s moves a quarter of the 88
+    functionals by more than 10 %.
+
+    Args:
+        waveform: float32 `[samples]`, the whole utterance, at `egemaps.sampling_rate`.
+        egemaps: Samples are clipped to +-`egemaps.peak`, for openSMILE's int16 cast.
+
+    Returns:
+        float32 `[88]`; NaN where openSMILE has no value (all of them below about 60 ms). They are
+        imputed later, by `normalise`, from training utterances.
+    """
+    waveform = np.clip(waveform, -egemaps.peak, egemaps.peak)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Segment too short")  # the NaNs are counted instead
+        values = _smile(egemaps.feature_set)(waveform, egemaps.sampling_rate)
+    return np.asarray(values, np.float32).reshape(-1)
+
+
+@dataclass(frozen=True)
+class EgemapsView:
+    """eGeMAPSv02 functionals of the bare utterance; read by the functionals encoder.
+
+    Raises:
+        ValueError: The configured rate is not the one that `audio.read` gives.
+    """
+
+    config: Egemaps = field(default_factory=Egemaps)
+    name: str = "egemaps"
+    on_device: bool = False
+    normalised: bool = True
+
+    def __post_init__(self) -> None:
+        audio.require_rate(self.name, self.config.sampling_rate)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [functionals(waveform, self.config) for waveform in waveforms]
+
+    def encoder(self, config: Encoders) -> Any:
+        from pcl_jax.encoders import FunctionalsEncoder  # workers compute features without loading jax
+
+        return FunctionalsEncoder(initial=config.init)

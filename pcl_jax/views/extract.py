@@ -1,0 +1,197 @@
+"""Corpus x views -> feature stores: computes what is missing, and nothing else."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.views import audio, store
+from pcl_jax.views.audio import AudioError, AudioErrors
+from pcl_jax.views.store import Row, Store, Writer
+from pcl_jax.views.view import View
+from pcl_jax.views.workers import Task, compute_all
+
+PART_ROWS = 1024
+PART_BYTES = 2**26
+PART_S = 10.0
+"""A part is written when it reaches any of these: that is what a kill can lose."""
+DEVICE_BATCH = 16
+"""Utterances handed at once to a view that computes on the accelerator."""
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """Told after every utterance; `label` says what is being done."""
+
+    def __call__(self, done: int, total: int, label: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction leaves behind."""
+
+    stores: Mapping[str, Store]
+    """Per view. May hold more than the corpus: utterances that a wider one over the same audio had."""
+    skipped: Mapping[str, AudioError]
+    """Utterance id -> why it has no features; empty unless `on_bad_audio="skip"`."""
+    computed: Mapping[str, int]
+    """Rows computed now, per view."""
+    present: Mapping[str, int]
+    """Rows that were there already, per view."""
+    seconds: float
+
+
+def extract(
+    corpus: Corpus,
+    views: Sequence[View],
+    features: Path,
+    *,
+    workers: int | None = None,
+    on_bad_audio: Literal["error", "skip"] = "error",
+    progress: Progress | None = None,
+) -> Extraction:
+    """Bring the stores of a corpus up to date.
+
+    An utterance is computed where its id is not in a view's store or its audio has changed since. Each
+    file is decoded once for all views. Killed at any instant, it loses at most the last
+    `PART_S` seconds or `PART_ROWS` rows; the next call goes on from there.
+
+    Args:
+        corpus: Whose utterances.
+        views: Their names are the keys of the result.
+        features: The folder of all feature stores.
+        workers: Processes; all CPUs by default. Few utterances are computed in this process.
+        on_bad_audio: "error": good audio is stored, then all bad files are raised as one error.
+            "skip": they are returned.
+        progress: Called as `progress(done, total, label)`.
+
+    Raises:
+        AudioErrors: All bad files, unless they are to be skipped.
+        StoreError: A store is damaged, locked, or cannot be written.
+        WorkerError: A view failed, or a worker process died.
+    """
+    start = time.monotonic()
+    workers = workers or os.cpu_count() or 1
+    places = {view.name: store.place(features, corpus.name, view.name, view.describe()) for view in views}
+    digests, bad = _digests(corpus.utterances, workers)
+    good = [utterance for utterance in corpus.utterances if utterance.id in digests]
+    missing = {view.name: _missing(places[view.name], good, digests) for view in views}
+    todo = [utterance for utterance in good if any(utterance.id in ids for ids in missing.values())]
+    with ExitStack() as stack:
+        sinks = {
+            view.name: stack.enter_context(_Sink(view, places[view.name], digests))
+            for view in views
+            if missing[view.name] or not places[view.name].is_dir()
+        }
+        bad |= _compute(todo, views, missing, sinks, workers, progress)
+    if bad and on_bad_audio == "error":
+        raise AudioErrors(list(bad.values()))
+    return Extraction(
+        stores={name: store.open(place) for name, place in places.items()},
+        skipped=bad,
+        computed={name: sinks[name].written if name in sinks else 0 for name in places},
+        present={name: len(good) - len(ids) for name, ids in missing.items()},
+        seconds=time.monotonic() - start,
+    )
+
+
+def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, str], dict[str, AudioError]]:
+    """By utterance id: what its audio is, or why it cannot be read."""
+    digests: dict[str, str] = {}
+    bad: dict[str, AudioError] = {}
+    for utterance, result in zip(utterances, audio.digests(utterances, threads), strict=True):
+        if isinstance(result, AudioError):
+            bad[utterance.id] = result
+        else:
+            digests[utterance.id] = result
+    return digests, bad
+
+
+def _missing(place: Path, utterances: Sequence[Utterance], digests: Mapping[str, str]) -> set[str]:
+    if not place.is_dir():
+        return {utterance.id for utterance in utterances}
+    there = store.open(place)
+    return {u.id for u in utterances if u.id not in there or there.audio_digest(u.id) != digests[u.id]}
+
+
+def _compute(
+    todo: Sequence[Utterance],
+    views: Sequence[View],
+    missing: Mapping[str, set[str]],
+    sinks: Mapping[str, "_Sink"],
+    processes: int,
+    progress: Progress | None,
+) -> dict[str, AudioError]:
+    """Compute and store what is missing; return what could not be read."""
+    bad: dict[str, AudioError] = {}
+    tasks = []
+    for utterance in todo:
+        wanted = [view for view in views if utterance.id in missing[view.name]]
+        here = tuple(view for view in wanted if not view.on_device)
+        tasks.append(Task(utterance, here, waveform=len(here) < len(wanted)))
+    with closing(compute_all(tasks, processes)) as results:
+        for done, result in enumerate(results, 1):
+            if result.error is not None:
+                bad[result.utterance.id] = result.error
+            for view in views:
+                if result.error is None and result.utterance.id in missing[view.name]:
+                    if view.on_device and result.waveform is not None:
+                        sinks[view.name].add_waveform(result.utterance.id, result.waveform)
+                    else:
+                        sinks[view.name].add(result.utterance.id, result.features[view.name])
+            if progress is not None:
+                progress(done, len(tasks), "extracting " + ", ".join(sinks))
+    return bad
+
+
+class _Sink:
+    """Collects one view's rows and writes them in parts; writes the rest on leaving, also after an error."""
+
+    def __init__(self, view: View, place: Path, digests: Mapping[str, str]):
+        self.view, self.digests = view, digests
+        self.writer = Writer(place, view.name, view.describe())
+        self.rows: list[Row] = []
+        self.bytes = 0
+        self.waiting: list[tuple[str, np.ndarray]] = []
+        self.written = 0
+        self.since = time.monotonic()
+
+    def __enter__(self) -> "_Sink":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self.writer:
+            if kind is None:
+                self._run_device()
+            if kind is None or not issubclass(kind, store.StoreError):
+                self._flush()
+
+    def add(self, id: str, values: np.ndarray) -> None:
+        self.rows.append(Row(id, self.digests[id], values))
+        self.bytes += values.nbytes
+        due = time.monotonic() - self.since >= PART_S
+        if due or len(self.rows) >= PART_ROWS or self.bytes >= PART_BYTES:
+            self._flush()
+
+    def add_waveform(self, id: str, waveform: np.ndarray) -> None:
+        self.waiting.append((id, waveform))
+        if len(self.waiting) >= DEVICE_BATCH:
+            self._run_device()
+
+    def _run_device(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        if waiting:
+            ids, waveforms = zip(*waiting, strict=True)
+            for id, values in zip(ids, self.view.features(waveforms), strict=True):
+                self.add(id, values)
+
+    def _flush(self) -> None:
+        self.writer.write(self.rows)
+        self.written += len(self.rows)
+        self.rows, self.bytes, self.since = [], 0, time.monotonic()

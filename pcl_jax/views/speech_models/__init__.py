@@ -1,0 +1,16 @@
+"""Frozen large speech models in Flax linen: wav2vec 2.0, HuBERT, the encoder of Whisper.
+
+    >>> import numpy as np
+    >>> from pcl_jax.views.speech_models import hidden_states, load
+    >>> model = load("untrained")
+    >>> hidden_states(model, np.zeros((2, 16_000), np.float32)).shape  # [n, t, h, d]
+    (2, 49, 4, 64)
+
+`transformer`, `wav2vec2`, `whisper` and `model` are pure; `torch_file` and `checkpoint` read files;
+`view` is what the feature store sees.
+"""
+
+from pcl_jax.views.speech_models.checkpoint import load
+from pcl_jax.views.speech_models.model import SpeechModel, hidden_states
+
+__all__ = ["SpeechModel", "hidden_states", "load"]

@@ -1,0 +1,106 @@
+"""SpeechModel: an architecture and its parameters in one pytree; hidden_states: what it makes of audio."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Float, Int
+
+from pcl_jax.arrays import Array
+from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
+from pcl_jax.views.speech_models.whisper import WhisperArchitecture
+
+Family: TypeAlias = Literal["wav2vec2", "hubert", "whisper"]
+
+
+UNTRAINED = "untrained"
+"""The checkpoint name of a small model with random weights."""
+UNTRAINED_SEED = 0
+_SMALL = Wav2Vec2Architecture(
+    conv_channels=(64,) * 7,
+    width=64,
+    layers=3,
+    heads=4,
+    feed_forward=128,
+    position_kernel=16,
+    position_groups=4,
+)
+UNTRAINED_ARCHITECTURES: Mapping[Family, Wav2Vec2Architecture | WhisperArchitecture] = {
+    "wav2vec2": _SMALL,
+    "hubert": _SMALL,
+    "whisper": WhisperArchitecture(width=64, layers=3, heads=4, feed_forward=128),
+}
+
+
+class SpeechModel(struct.PyTreeNode):
+    """A frozen large speech model; `load` makes one. Its leaves are the parameters, the rest is static."""
+
+    parameters: Any
+    architecture: Wav2Vec2Architecture | WhisperArchitecture = struct.field(pytree_node=False)
+    family: Family = struct.field(pytree_node=False)
+    """The `model_type` of the checkpoint's config."""
+    dtype: Literal["float32", "bfloat16"] = struct.field(pytree_node=False, default="float32")
+    normalise: bool = struct.field(pytree_node=False, default=False)
+    """Whether the checkpoint's preprocessor asks for waveforms of zero mean and unit variance."""
+
+
+@partial(jax.jit, static_argnames="masked")
+def hidden_states(
+    model: SpeechModel,
+    waveforms: Float[Array, "n samples"],
+    *,
+    lengths: Int[Array, " n"] | None = None,
+    masked: bool | None = None,
+) -> Float[Array, "n t h d"]:
+    """All hidden states of a frozen speech model, `h = 1 + layers`: see `Wav2Vec2`, `WhisperEncoder`.
+
+    Pure; compiled once per shape. The states are in the model's dtype.
+
+    Args:
+        waveforms: mono, at 16 kHz, [-1, 1], zero-padded on the right.
+        lengths: valid samples of each; None: all.
+        masked: hide what lies beyond `lengths` from the model, so that an utterance's states do not
+            depend on its padding or its neighbours. None: as the checkpoint's own config asks, that is
+            only models with layer-norm convolutions; wav2vec 2.0 base and HuBERT base see their zeros
+            (through a norm over time: padding changes every frame), as in the paper. True is right for
+            those too: their time norm then leaves the padding out. Whisper is never masked.
+
+    Returns:
+        `t` frames, one per 20 ms; with `lengths`, the frames past an utterance's own are zero.
+
+    Raises:
+        ValueError: fewer samples than make one frame (400 in wav2vec 2.0), or more than Whisper's window.
+    """
+    a = model.architecture
+    samples = waveforms.shape[1]
+    if samples < a.shortest:
+        raise ValueError(f"{samples} samples make no frame: the model needs {a.shortest}; pad with zeros")
+    if a.longest is not None and samples > a.longest:
+        raise ValueError(
+            f"{samples} samples exceed the model's window of {a.longest} ({a.longest / 16_000:g} s): "
+            "trim or split the waveform"
+        )
+    hide = a.asks_for_mask if masked is None else masked
+    seen = lengths if hide or model.family == "whisper" else None
+    states: Any = a.module(model.dtype).apply({"params": model.parameters}, waveforms, seen)
+    if lengths is not None:
+        own = jnp.arange(states[0].shape[1]) < a.frames(lengths)[:, None]
+        # Each by itself: a `where` over the stack is fused with all that made it, and XLA's CPU
+        # compiler then takes minutes over a tiny model (jax 0.10.2).
+        states = [jnp.where(own[..., None], state, 0) for state in states]
+    return jnp.stack(states, axis=2)
+
+
+def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float32") -> SpeechModel:
+    """A small model with random weights from a fixed seed: the stand-in where no checkpoint is at hand.
+
+    It shows that a pipeline runs and nothing else; whatever it touches calls it "untrained stand-in".
+    """
+    architecture = UNTRAINED_ARCHITECTURES[family]
+    waveform = jnp.zeros((1, architecture.shortest))
+    module = architecture.module(dtype)
+    parameters = jax.jit(module.init)(jax.random.key(UNTRAINED_SEED), waveform)["params"]
+    return SpeechModel(parameters, architecture, family, dtype)

@@ -1,0 +1,267 @@
+"""The feature store: ragged, memory-mapped, content-addressed.
+
+One folder per corpus and view, `<features>/<corpus>/<view>-<digest>/`; the digest names everything
+that changes a value, so other parameters are another folder and never a silent mix. In it
+`part-00000.arrow, ...`: Arrow IPC files of one record batch, a row per utterance,
+
+    id     string              unique in its corpus
+    audio  string              sha256 of the file's bytes, start and end
+    shape  list<int32>         [t, ...] or [d]
+    crc32  uint32              of the values' bytes
+    values large_list<float>   float16 or float32, C order
+
+and the view's description in the schema's metadata. Parts are written under a temporary name, synced
+and renamed, so a part is whole or it is not there. A row of a later part replaces an earlier one.
+"""
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from pcl_jax import config
+
+_VERSIONS = ("pcl-jax", "numpy", "soundfile", "soxr", "librosa", "opensmile")
+
+
+class StoreError(RuntimeError):
+    """A feature store that cannot be read or written: which file, why, and what to do."""
+
+
+class Row(NamedTuple):
+    """The features of one utterance."""
+
+    id: str
+    audio_digest: str
+    values: np.ndarray
+    """`[t, ...]` or `[d]`, float16 or float32."""
+
+
+def place(features: Path, corpus: str, name: str, describe: Mapping[str, Any]) -> Path:
+    """The folder of a corpus's features of one view, made with these parameters."""
+    return features / quote(corpus, safe=" ") / f"{name}-{config.digest(dict(describe))}"
+
+
+def open(folder: Path) -> "Store":
+    """Open a store for reading.
+
+    Reads ids and shapes; the values stay on disk until they are asked for, and are then mapped into
+    memory without copying. What is appended later is seen by opening again.
+
+    Raises:
+        StoreError: No such folder; a part that is truncated or damaged.
+    """
+    return Store(folder)
+
+
+class Store(Mapping[str, np.ndarray]):
+    """id -> features, read-only: `store[id]` is `[t, ...]` or `[d]`, a view of the mapped file."""
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise StoreError(f"{folder}: no features here; extract them first (pcl extract)")
+        self.folder = folder
+        self._parts = [_Part(path) for path in sorted(folder.glob("part-*.arrow"))]
+        self._where = {
+            id: (part, row) for part in self._parts for row, id in enumerate(part.column("id").to_pylist())
+        }
+
+    def __getitem__(self, id: str) -> np.ndarray:
+        part, row = self._where[id]
+        return part.row(row)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._where
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """In the order in which they were first written."""
+        return tuple(self._where)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What made the newest part: `view`, `describe`, `versions`. Empty when nothing was ever written."""
+        return self._parts[-1].metadata if self._parts else {}
+
+    def audio_digest(self, id: str) -> str:
+        """sha256 of the audio that the features were computed from: file bytes, start, end."""
+        part, row = self._where[id]
+        return part.column("audio")[row].as_py()
+
+    def packed(self, ids: Sequence[str]) -> tuple[Float[np.ndarray, "rows ..."], Int[np.ndarray, " n"]]:
+        """The features of these utterances end to end, copied once.
+
+        Returns:
+            Time-resolved views: values `[sum t, ...]` and lengths `[n]` in frames. Views of one vector
+            per utterance: values `[n, d]` and lengths that are all zero, as in `batches.Packed`.
+
+        Raises:
+            KeyError: An id that is not in the store.
+        """
+        if not ids:
+            like = next(iter(self.values()), np.zeros((0, 0), np.float32))
+            return np.zeros((0, *(like.shape[1:] if like.ndim > 1 else like.shape)), like.dtype), np.zeros(
+                0, int
+            )
+        rows = [self[id] for id in ids]
+        if rows[0].ndim == 1:
+            return np.stack(rows), np.zeros(len(rows), int)
+        return np.concatenate(rows), np.array([len(row) for row in rows])
+
+    def verify(self) -> list[str]:
+        """Compare every row with its checksum, also replaced ones; one line per row that differs."""
+        return [
+            f"{part.path}: the values of {part.column('id')[row].as_py()!r} differ from their checksum"
+            for part in self._parts
+            for row, expected in enumerate(part.column("crc32").to_numpy())
+            if zlib.crc32(part.row(row).data) != expected
+        ]
+
+
+class _Part:
+    """One mapped part file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+                self._batch = reader.get_batch(0)
+            # Offsets and text only: no byte of the values is touched.
+            self._batch.validate(full=True)
+            values = self.column("values")
+            self._values = values.values.to_numpy(zero_copy_only=True)
+            self._starts = values.offsets.to_numpy()
+            shape = self.column("shape")
+            self._shapes, self._shape_starts = shape.values.to_numpy(), shape.offsets.to_numpy()
+        except (pa.ArrowException, OSError, KeyError, IndexError) as error:
+            raise StoreError(
+                f"{path}: truncated or damaged ({_first_line(error)}); delete this file and extract again: "
+                "only its rows are computed anew"
+            ) from error
+
+    def column(self, name: str) -> Any:
+        return self._batch.column(name)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {key.decode(): json.loads(value) for key, value in (self._batch.schema.metadata or {}).items()}
+
+    def row(self, row: int) -> np.ndarray:
+        shape = self._shapes[self._shape_starts[row] : self._shape_starts[row + 1]]
+        return self._values[self._starts[row] : self._starts[row + 1]].reshape(shape)
+
+
+class Writer:
+    """Appends parts to a store; one at a time per folder, whoever else reads.
+
+    Raises:
+        StoreError: Another process is writing; the folder cannot be written; the disk is full. What
+            earlier parts hold is safe in every case.
+    """
+
+    def __init__(self, folder: Path, name: str, describe: Mapping[str, Any]):
+        self.folder = folder
+        self._metadata = {
+            "view": name,
+            "describe": dict(describe),
+            "versions": {package: version(package) for package in _VERSIONS},
+        }
+        self._dtype = np.dtype(describe["dtype"])
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[bytes] = (folder / ".lock").open("ab")
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise StoreError(
+                f"{folder}: another process is writing these features; wait until it ends, or stop it"
+            ) from error
+        for stray in folder.glob(".part-*"):  # a killed writer's; nobody else's while we hold the lock
+            stray.unlink()
+        last = max((int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.arrow")), default=-1)
+        self._next = last + 1
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def write(self, rows: Sequence[Row]) -> Path | None:
+        """Write one part, all or nothing; no part for no rows."""
+        if not rows:
+            return None
+        target = self.folder / f"part-{self._next:05d}.arrow"
+        temporary = self.folder / f".{target.name}"
+        batch = _batch(rows, self._dtype, self._metadata)
+        try:
+            with temporary.open("wb") as file:
+                with pa.ipc.new_file(file, batch.schema) as writer:
+                    writer.write_batch(batch)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
+            _sync_folder(self.folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"{target}: cannot be written ({error.strerror or error}); the parts before it are safe: "
+                "make room or mend the folder and run again"
+            ) from error
+        self._next += 1
+        return target
+
+
+def append(folder: Path, name: str, describe: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Append one part of rows to a store, which is made if need be. Raises: StoreError, as `Writer`."""
+    with Writer(folder, name, describe) as writer:
+        writer.write(rows)
+
+
+def _batch(rows: Sequence[Row], dtype: np.dtype, metadata: Mapping[str, Any]) -> pa.RecordBatch:
+    arrays = [np.ascontiguousarray(row.values, dtype) for row in rows]
+    starts = np.cumsum([0, *(array.size for array in arrays)], dtype=np.int64)
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.string()),
+        "audio": pa.array([row.audio_digest for row in rows], pa.string()),
+        "shape": pa.array([list(array.shape) for array in arrays], pa.list_(pa.int32())),
+        "crc32": pa.array([zlib.crc32(array.data) for array in arrays], pa.uint32()),
+        "values": pa.LargeListArray.from_arrays(starts, np.concatenate([array.ravel() for array in arrays])),
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    return batch.replace_schema_metadata(
+        {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0]

@@ -1,0 +1,134 @@
+"""The demo is the same every time, and is there whole or not at all."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pcl_jax.corpora import demo, read
+from pcl_jax.corpora.utterance import CorpusError
+
+LINES = [line for session in range(1, 6) for line in demo.script(session)]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of twenty utterances, for what does not depend on how many there are."""
+    monkeypatch.setattr(demo, "SESSION_SIZES", (4, 4, 4, 4, 4))
+
+
+def test_the_script_is_600_short_utterances_of_which_two_thirds_are_targets() -> None:
+    durations_s = np.array([line.duration_s for line in LINES])
+    assert len({line.id for line in LINES}) == 600
+    assert durations_s.min() >= 1
+    assert durations_s.max() <= 4
+    assert np.median(durations_s) < durations_s.mean()
+    assert durations_s.sum() < 25 * 60
+    counts = Counter(line.code for line in LINES)
+    assert set(counts) == set(demo.SHARES)
+    assert 0.6 < sum(counts[code] for code in ("neu", "hap", "exc", "ang", "sad")) / 600 < 0.73
+
+
+def test_another_process_speaks_the_same_samples_in_any_order() -> None:
+    program = (
+        "from pcl_jax.corpora import demo; from hashlib import sha256\n"
+        "for line in demo.script(3)[4::-2]: print(line.id, sha256(demo.waveform(line).tobytes()).hexdigest())"
+    )
+    printed = {
+        seed: subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert printed["1"] == printed["2"]
+    assert len(set(printed["1"].split())) == 6
+
+
+def test_a_voice_is_sound_and_nothing_clips() -> None:
+    for line in LINES[::97]:
+        speech = demo.waveform(line)
+        assert speech.dtype == np.int16
+        assert len(speech) == round(line.duration_s * 16_000)
+        assert 500 < np.abs(speech.astype(int)).max() < 32_700
+        assert abs(speech.mean()) < 50
+
+
+def test_an_angry_voice_is_louder_and_brighter_than_a_sad_one() -> None:
+    def level_and_brightness(code: str) -> np.ndarray:
+        values = []
+        for line in [line for line in LINES if line.code == code][:12]:
+            x = demo.waveform(line) / 32_768
+            spectrum = np.abs(np.fft.rfft(x)) ** 2
+            values.append(
+                [np.log10(np.mean(x**2)), np.log10(spectrum[len(spectrum) // 8 :].sum() / spectrum.sum())]
+            )
+        return np.mean(values, axis=0)
+
+    assert np.all(level_and_brightness("ang") > level_and_brightness("sad"))
+
+
+def test_it_is_read_as_iemocap_is_and_says_that_it_is_synthetic(short: None, tmp_path: Path) -> None:
+    corpus = read("demo", tmp_path / "demo")
+    assert corpus.synthetic
+    assert (corpus.name, len(corpus.utterances), corpus.problems) == ("demo", 20, ())
+    assert {u.speaker for u in corpus.utterances} == {f"{s}{letter}" for s in range(1, 6) for letter in "FM"}
+    assert "SYNTHETIC" in (tmp_path / "demo" / "README.txt").read_text()
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert read("demo", tmp_path / "demo") == corpus
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == made
+
+
+def test_an_interrupted_synthesis_leaves_nothing(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak, spoken = demo.waveform, []
+
+    def interrupted(line: demo.Line) -> np.ndarray:
+        if len(spoken) == 7:
+            raise KeyboardInterrupt
+        spoken.append(line)
+        assert not (tmp_path / "demo").exists()
+        return speak(line)
+
+    monkeypatch.setattr(demo, "waveform", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.synthesise(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(demo, "waveform", speak)
+    assert len(read("demo", tmp_path / "demo").utterances) == 20
+
+
+def test_two_processes_at_once_make_one_demo(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak = demo.waveform
+
+    def overtaken(line: demo.Line) -> np.ndarray:
+        monkeypatch.setattr(demo, "waveform", speak)
+        demo.synthesise(tmp_path / "demo")
+        return speak(line)
+
+    monkeypatch.setattr(demo, "waveform", overtaken)
+    demo.synthesise(tmp_path / "demo")
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert len(read("demo", tmp_path / "demo").utterances) == 20
+
+
+def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(CorpusError, match="is not the demo; give --root a folder that is empty"):
+        read("demo", tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "dear"
+
+
+def test_the_demo_of_another_version_is_not_mixed_with_this_one(tmp_path: Path) -> None:
+    (tmp_path / "README.txt").write_text("pcl_jax demo corpus, version 0\n")
+    with pytest.raises(CorpusError, match="another version; delete it"):
+        read("demo", tmp_path)

@@ -1,0 +1,179 @@
+"""The user's own data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcl_jax.corpora import parse_targets, read
+from pcl_jax.corpora.folds import leave_one_session_out
+from pcl_jax.corpora.table import seconds
+from pcl_jax.corpora.utterance import CorpusError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_audio: Callable[..., Path]) -> Path:
+    for number in range(12):
+        write_audio(tmp_path / "audio" / f"{number}.wav", duration_s=0.5)
+    return tmp_path
+
+
+def csv(folder: Path, header: str, *rows: str) -> Path:
+    path = folder / "table.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_paths_are_relative_to_the_table_and_rows_may_have_no_label(folder: Path) -> None:
+    emotions = ["angry", "", "happy", "NaN", "excited", "sad"] * 2
+    rows = [f"audio/{i}.wav,s{i % 6},{emotion}" for i, emotion in enumerate(emotions)]
+    corpus = read("table", csv(folder, "file,speaker,emotion", *rows))
+    assert corpus.problems == ()
+    assert {u.id: u.emotion for u in corpus.utterances} == {
+        f"audio/{i}.wav": None if emotion in ("", "NaN") else emotion for i, emotion in enumerate(emotions)
+    }
+    assert corpus.classes == ("angry", "excited", "happy", "sad")
+    assert all(u.path.is_file() and u.duration_s == 0.5 and u.end_s is None for u in corpus.utterances)
+    # Six speakers in five groups, unlabelled rows among them.
+    folds = leave_one_session_out(corpus)
+    assert sum(len(fold.test) for fold in folds) == 12
+
+
+def test_targets_choose_and_merge(folder: Path) -> None:
+    rows = [
+        f"audio/{i}.wav,{i},{emotion}"
+        for i, emotion in enumerate(["angry", "happy", "excited", "sad", "sad"])
+    ]
+    table = csv(folder, "file,speaker,emotion", *rows)
+    corpus = read("table", table, targets=parse_targets(["sad", "happy=happy+excited"]))
+    assert [corpus.label(u) for u in corpus.utterances] == [None, 1, 1, 0, 0]
+    with pytest.raises(
+        CorpusError, match=r"no utterance of table is 'hapy'.* it has: angry, excited, happy, sad"
+    ):
+        read("table", table, targets=parse_targets(["hapy"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["a", "a"], "twice"),
+        (["a=b+c", "b"], "'b' twice"),
+        (["=a"], "empty"),
+        (["a=b+"], "empty"),
+        ([""], "empty"),
+    ],
+)
+def test_unclear_targets_are_refused(words: list[str], why: str) -> None:
+    with pytest.raises(CorpusError, match=why):
+        parse_targets(words)
+
+
+SEGMENTS = [("0", "NaT"), ("0.1", "0.3"), ("0 days 00:00:00.300000", "0 days 00:00:00.500000"), ("0.4", "")]
+
+
+def test_segments_as_audformat_writes_them(folder: Path) -> None:
+    rows = [f"audio/0.wav,{start},{end},a" for start, end in SEGMENTS]
+    corpus = read("table", csv(folder, "file,start,end,speaker", *rows))
+    assert [(u.start_s, u.end_s) for u in corpus.utterances] == [
+        (0.0, None),
+        (0.1, 0.3),
+        (0.3, None),
+        (0.4, None),
+    ]
+    assert [u.duration_s for u in corpus.utterances] == pytest.approx([0.5, 0.2, 0.2, 0.1])
+    assert len({u.id for u in corpus.utterances}) == 4
+
+
+def test_an_end_rounded_beyond_the_file_is_its_end(folder: Path) -> None:
+    corpus = read("table", csv(folder, "file,end,speaker", "audio/0.wav,0.51,a"))
+    assert [(u.end_s, u.duration_s) for u in corpus.utterances] == [(None, 0.5)]
+
+
+def test_parquet_is_the_same_as_csv(folder: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    nanoseconds = [0, 100_000_000, 300_000_000, 400_000_000], [None, 300_000_000, 500_000_000, None]
+    columns = {
+        "file": ["audio/0.wav"] * 4,
+        "start": pa.array(nanoseconds[0], pa.duration("ns")),
+        "end": pa.array(nanoseconds[1], pa.duration("ns")),
+        "speaker": pa.array(["a"] * 4).dictionary_encode(),
+        "emotion": ["sad", None, "sad", "angry"],
+    }
+    parquet.write_table(pa.table(columns), folder / "table.parquet")
+    rows = [
+        f"audio/0.wav,{start},{end},a,{emotion}"
+        for (start, end), emotion in zip(SEGMENTS, ["sad", "", "sad", "angry"], strict=True)
+    ]
+    expected = read("table", csv(folder, "file,start,end,speaker,emotion", *rows))
+    assert read("table", folder / "table.parquet") == expected
+
+
+def test_no_speaker_column_is_refused_with_the_reason(folder: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no column 'speaker'; folds need one, because .* trained on"):
+        read("table", csv(folder, "file,emotion", "audio/0.wav,sad"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a.csv", "path,speaker\nx.wav,1\n", r"no column 'file' \(it has: path, speaker\)"),
+        ("a.csv", "file,speaker\n", "no rows"),
+        ("a.csv", "", "no column 'file'"),
+        ("a.csv", "file,speaker\nx.wav,M\xfcller\n", "UTF-8"),
+        ("a.parquet", "file,speaker", "no Parquet table"),
+        ("a.xlsx", "PK", "give a .csv or .parquet"),
+        ("a.csv", "file,speaker,session\nx.wav,1,7\ny.wav,2,8\n", "names 2 sessions"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, name: str, text: str, why: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(CorpusError, match=why):
+        read("table", tmp_path / name)
+
+
+def test_sessions_are_taken_as_given_and_names_are_numbered(folder: Path) -> None:
+    numbers = csv(folder, "file,speaker,session", *(f"audio/{i}.wav,{i},{5 - i}" for i in range(5)))
+    assert [u.session for u in read("table", numbers).utterances] == [5, 4, 3, 2, 1]
+    names = csv(folder, "file,speaker,session", *(f"audio/{i}.wav,{i},{'edbca'[i]}" for i in range(5)))
+    assert [u.session for u in read("table", names).utterances] == [5, 4, 2, 3, 1]
+
+
+def test_faulty_rows_are_listed_and_left_out(folder: Path) -> None:
+    table = csv(
+        folder,
+        "file,speaker,start,end,id",
+        "audio/0.wav,a,,,fine",
+        "audio/1.wav,,,,nobody",
+        "audio/2.wav,a,0.3,0.2,backwards",
+        "audio/3.wav,a,0.3,9,beyond",
+        "audio/4.wav,a,soon,,when",
+        "audio/99.wav,a,,,gone",
+        "audio/5.wav,a,,,fine",
+    )
+    corpus = read("table", table)
+    assert [u.id for u in corpus.utterances] == ["fine"]
+    assert sorted(p.kind for p in corpus.problems) == [
+        "duplicate_id", "missing", "no_speaker", "segment", "segment", "segment"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (1.5, 1.5),
+        ("1.5", 1.5),
+        ("0 days 00:00:01.5", 1.5),
+        ("1 day 0:0:1", 86_401),
+        ("02:03", 123),
+        (None, None),
+    ],
+)
+def test_times(written: object, meant: float | None) -> None:
+    assert seconds(written) == meant
+
+
+def test_no_time_is_refused() -> None:
+    with pytest.raises(CorpusError, match="'soon' is no time"):
+        seconds("soon")

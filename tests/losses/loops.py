@@ -1,0 +1,69 @@
+"""The formulas as loops in float64: slow, and plain enough to be read against the paper."""
+
+import math
+
+import numpy as np
+
+
+def cosine(a, b):
+    lengths = math.sqrt(a @ a) * math.sqrt(b @ b)
+    return float(a @ b) / lengths if lengths else 0.0
+
+
+def cross_entropy(similarities, own, temperature):
+    """-log softmax at `own`, Eq. (1)."""
+    logits = [s / temperature for s in similarities]
+    top = max(logits)
+    return top + math.log(math.fsum(math.exp(x - top) for x in logits)) - logits[own]
+
+
+def directional(anchors, candidates, temperature, anchor_present=None, candidate_present=None):
+    """Mean of Eq. (1) over the utterances that both views have; None if there are none."""
+    n = len(anchors)
+    anchor_present = [True] * n if anchor_present is None else anchor_present
+    candidate_present = [True] * n if candidate_present is None else candidate_present
+    rows = [m for m in range(n) if candidate_present[m]]
+    losses = []
+    for position, l in enumerate(rows):
+        if anchor_present[l]:
+            losses.append(
+                cross_entropy([cosine(anchors[l], candidates[m]) for m in rows], position, temperature)
+            )
+    return math.fsum(losses) / len(losses) if losses else None
+
+
+def paper(views, temperature):
+    """Eq. (2) and (3) in the paper's own order of summation."""
+    k, n = len(views), len(views[0])
+
+    def of_pair(i, j):
+        total = 0.0
+        for l in range(n):
+            total += cross_entropy([cosine(views[i][l], views[j][m]) for m in range(n)], l, temperature)
+            total += cross_entropy([cosine(views[j][l], views[i][m]) for m in range(n)], l, temperature)
+        return total / n
+
+    return sum(of_pair(i, j) for i in range(k) for j in range(k) if i != j) / math.comb(k, 2)
+
+
+def pairwise(views, temperature, mask=None, weights=None):
+    """Eq. (3) with masks `[k, n]`, weights `[k, k]` and temperatures `[k, k]`."""
+    k, n = len(views), len(views[0])
+    mask = np.ones((k, n), bool) if mask is None else np.broadcast_to(mask, (k, n))
+    temperature = np.broadcast_to(temperature, (k, k))
+    weights = np.ones((k, k)) if weights is None else weights
+    total = weight = 0.0
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                loss = directional(views[i], views[j], temperature[i][j], mask[i], mask[j])
+                if loss is not None:
+                    total += weights[i][j] * loss
+                    weight += weights[i][j]
+    return 4 * total / weight if weight else 0.0
+
+
+def slope(function, at, towards, step=1e-5):
+    """Derivative of `function` at `at` in a direction, by a five-point difference: error O(step^4)."""
+    f = [function(at + m * step * towards) for m in (-2, -1, 1, 2)]
+    return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step)

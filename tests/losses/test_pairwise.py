@@ -1,0 +1,485 @@
+import math
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import loops
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+
+from pcl_jax.losses import mean_directional_ce, nt_xent, pairwise_nt_xent
+
+WITNESS = dict(np.load(Path(__file__).parents[1] / "reference" / "losses_torch.npz"))
+TEMPERATURES = [1e-3, 1e-2, 0.07, 0.5, 1.0]
+# Many small programs that each run once: halves the time to compile them.
+quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+either = pytest.mark.parametrize("block_size", [None, 4], ids=["whole", "blocked"])
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def random_views(seed, k, n, d):
+    """Views that agree in part, with rows of very different lengths."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(n, d))
+    return (shared + rng.normal(size=(k, n, d))) * np.exp(rng.normal(size=(k, n, 1)))
+
+
+def close(actual, expected, rtol=1e-11, atol=1e-11):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+# The formulas.
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_nt_xent_is_equation_1(temperature):
+    a, c = random_views(0, 2, 9, 5)
+    close(nt_xent(a, c, temperature=temperature), loops.directional(a, c, temperature))
+
+
+@pytest.mark.usefixtures("x64")
+@either
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_pairwise_is_equation_3_as_printed(k, block_size):
+    views = random_views(1, k, 7, 6)
+    expected = loops.paper(views, 0.3)
+    close(pairwise_nt_xent(views, temperature=0.3, block_size=block_size), expected)
+    close(mean_directional_ce(views, temperature=0.3, block_size=block_size), expected / 4)
+
+
+@pytest.mark.usefixtures("x64")
+def test_torch_cross_entropy_agrees_in_value_and_gradient():
+    a, c, _ = WITNESS["views"]
+    value, gradients = jax.value_and_grad(partial(nt_xent, temperature=WITNESS["temperature"]), (0, 1))(a, c)
+    close(value, WITNESS["cross_entropy"])
+    close(jnp.stack(gradients), WITNESS["cross_entropy_views"][:2])
+
+
+@pytest.mark.usefixtures("x64")
+@either
+@pytest.mark.parametrize(("witness", "k", "pairs"), [("clip", 2, 1), ("clip_sum", 3, 3)])
+def test_open_clip_agrees_in_value_and_gradients(witness, k, pairs, block_size):
+    tau = WITNESS["temperature"]
+    function = quick(jax.value_and_grad(partial(mean_directional_ce, block_size=block_size), argnums=0))
+    value, d_views = function(WITNESS["views"][:k], temperature=tau)
+    close(value * pairs, WITNESS[witness])
+    close(d_views * pairs, WITNESS[witness + "_views"][:k])
+    # d/dtau = d/dscale * dscale/dtau, and scale = 1 / tau.
+    d_tau = quick(
+        jax.grad(lambda t: mean_directional_ce(WITNESS["views"][:k], temperature=t, block_size=block_size))
+    )(tau)
+    close(d_tau * pairs, -WITNESS[witness + "_scale"] / tau**2)
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_all_gradients_are_the_slopes_of_the_loops(block_size):
+    """Finite differences of the loops, not of the code, in views, temperatures `[k, k]` and weights."""
+    rng = np.random.default_rng(2)
+    views, mask = random_views(3, 3, 6, 4), rng.random((3, 6)) < 0.7
+    temperature, weights = rng.uniform(0.2, 1, (3, 3)), rng.uniform(0, 1, (3, 3))
+
+    def function(views, temperature, weights):
+        return pairwise_nt_xent(
+            views, temperature=temperature, mask=mask, pair_weights=weights, block_size=block_size
+        )
+
+    gradients = quick(jax.grad(function, (0, 1, 2)))(views, temperature, weights)
+    arguments = [views, temperature, weights]
+    for position, (at, gradient) in enumerate(zip(arguments, gradients, strict=True)):
+        for _ in range(3):
+            towards = rng.normal(size=at.shape)
+
+            def along(x, position=position):
+                v, t, w = [*arguments[:position], x, *arguments[position + 1 :]]
+                return loops.pairwise(v, t, mask, w)
+
+            close(np.sum(gradient * towards), loops.slope(along, at, towards), rtol=1e-8, atol=1e-9)
+
+
+shapes = st.tuples(st.integers(2, 5), st.integers(1, 65), st.integers(1, 64))
+
+
+def check_any_shape(shape, seed, temperature, absent, per_view, block_size):
+    rng = np.random.default_rng(seed)
+    k, n, d = shape
+    views = random_views(seed, k, n, d)
+    mask = rng.random((k, n) if per_view else n) >= absent
+    with jax.enable_x64(True):
+
+        def both(views):
+            whole = pairwise_nt_xent(views, temperature=temperature, mask=mask)
+            blocked = pairwise_nt_xent(views, temperature=temperature, mask=mask, block_size=block_size)
+            return jnp.stack([whole, blocked])
+
+        values = quick(both)(views)
+        gradients = quick(jax.jacrev(both))(views)
+    expected = loops.pairwise(views, temperature, mask)
+    close(values, [expected, expected])
+    assert np.all(values >= 0)
+    towards = rng.normal(size=views.shape)
+    slope = loops.slope(lambda v: loops.pairwise(v, temperature, mask), views, towards, 1e-6 * temperature)
+    close(np.sum(gradients * towards, (1, 2, 3)), [slope, slope], rtol=1e-5, atol=1e-6 / temperature)
+    close(gradients[0], gradients[1], rtol=1e-9, atol=1e-10 / temperature)
+    absent_rows = ~np.broadcast_to(mask, (k, n))
+    assert np.all(np.asarray(gradients)[:, absent_rows] == 0)
+
+
+any_shape = given(
+    shape=shapes,
+    seed=st.integers(0, 2**16),
+    temperature=st.sampled_from([0.01, 0.07, 0.5, 1.0]),
+    absent=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    per_view=st.booleans(),
+    block_size=st.sampled_from([1, 7, 16, 100]),
+)
+
+
+@any_shape
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_any_shape_and_mask_agrees_with_the_loops(**case):
+    check_any_shape(**case)
+
+
+@pytest.mark.slow
+@any_shape
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_many_shapes_and_masks_agree_with_the_loops(**case):
+    check_any_shape(**case)
+
+
+# Invariances and limits.
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_invariances(block_size):
+    rng = np.random.default_rng(4)
+    views = random_views(5, 3, 10, 6)
+    loss = quick(lambda v: pairwise_nt_xent(v, temperature=0.2, block_size=block_size))
+    expected = loss(views)
+    rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    close(loss(views[:, rng.permutation(10)]), expected)
+    close(loss(views[[2, 0, 1]]), expected)
+    close(loss(views * rng.uniform(1e-6, 1e6, (3, 10, 1))), expected)
+    close(loss(views @ rotation), expected)
+    # And not to what must matter: which row belongs to which.
+    shuffled = np.stack([views[0], views[1][rng.permutation(10)], views[2]])
+    assert abs(loss(shuffled) - expected) > 0.1
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_the_gradient_is_orthogonal_to_every_row(block_size):
+    """Follows from the invariance to the rows' lengths."""
+    views = random_views(6, 2, 10, 6)
+    gradient = quick(jax.grad(partial(pairwise_nt_xent, temperature=0.2, block_size=block_size)))(views)
+    close(np.sum(np.asarray(gradient) * views, axis=2), np.zeros((2, 10)))
+
+
+@either
+@pytest.mark.parametrize("temperature", [1e-3, 0.5])
+def test_equal_similarities_cost_log_n(temperature, block_size):
+    value = mean_directional_ce(jnp.ones((3, 37, 8)), temperature=temperature, block_size=block_size)
+    close(value, math.log(37), rtol=1e-6)
+    value = pairwise_nt_xent(jnp.zeros((3, 37, 8)), temperature=temperature, block_size=block_size)
+    close(value, 4 * math.log(37), rtol=1e-6)
+
+
+def test_orthogonal_utterances_cost_nothing_as_the_temperature_falls():
+    views = jnp.stack([jnp.eye(8), 3 * jnp.eye(8)])
+    for temperature in TEMPERATURES:
+        exact = math.log1p(7 * math.exp(-1 / temperature))
+        close(mean_directional_ce(views, temperature=temperature), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_one_utterance_has_no_negatives():
+    close(pairwise_nt_xent(np.float32(random_views(7, 2, 1, 4))), 0)
+
+
+# Numbers that break other implementations.
+
+
+def embeddings():
+    rng = np.random.default_rng(8)
+    base, other = rng.normal(size=(2, 24, 16))
+    duplicated = np.repeat(base[:6], 4, axis=0)
+    zeros = np.stack([base, other, base])
+    zeros[0, 3] = zeros[1, 3] = zeros[2, 7] = 0
+    huge = np.stack([base, other, base]) * 1e30
+    return {
+        "aligned": np.stack([base, base, 2 * base]),
+        "random": np.stack([base, other, rng.normal(size=(24, 16))]),
+        "zero rows": zeros,
+        "all zero": np.zeros((3, 24, 16)),
+        "duplicated": np.stack([duplicated, duplicated, other]),
+        "opposite": np.stack([base, -base, base]),
+        "huge": huge,
+        "tiny": huge * 1e-45,
+    }
+
+
+@either
+def test_every_temperature_on_every_embedding_is_finite_and_right(block_size):
+    def loss(views, temperature):
+        return pairwise_nt_xent(views, temperature=temperature, block_size=block_size)
+
+    single = jax.jit(jax.value_and_grad(loss))
+    double = quick(jax.value_and_grad(lambda v, t: pairwise_nt_xent(v, temperature=t)))
+    for name, views in embeddings().items():
+        views = views.astype(np.float32)
+        for temperature in TEMPERATURES:
+            value, gradient = single(views, temperature)
+            assert value >= 0, (name, temperature)
+            assert np.all(np.isfinite(gradient)), (name, temperature)
+            expected = loops.pairwise(views.astype(float), temperature)
+            # Cosines in float32 carry an error of eps, the logits one of eps / temperature.
+            resolution = 8 * np.finfo(np.float32).eps / temperature
+            close(value, expected, rtol=1e-5, atol=resolution)
+            with jax.enable_x64(True):
+                _, exact = double(views.astype(float), temperature)
+            # In units of the row's length, and of the largest that a gradient can be: 1 / temperature.
+            length = np.linalg.norm(views.astype(float), axis=2, keepdims=True)
+            difference = np.abs(np.asarray(gradient, float) - exact) * length * temperature
+            assert difference.max() < 2 * resolution + 1e-5, (name, temperature)
+
+
+def test_aligned_views_cost_exactly_nothing_at_low_temperature():
+    """Rounding does not make a cross-entropy negative, nor leave a gradient of 1 / temperature."""
+    base = np.random.default_rng(9).normal(size=(40, 32)).astype(np.float32)
+    for block_size in (None, 16):
+        function = partial(pairwise_nt_xent, temperature=1e-3, block_size=block_size)
+        value, gradient = jax.value_and_grad(function)(jnp.stack([base, base]))
+        assert value == 0
+        assert np.abs(gradient).max() < 1e-5
+
+
+@either
+def test_a_zero_row_gets_no_gradient_and_others_get_theirs(block_size):
+    views = random_views(10, 2, 6, 4).astype(np.float32)
+    views[0, 2] = 0
+    gradient = jax.grad(partial(pairwise_nt_xent, block_size=block_size))(views)
+    assert np.all(gradient[0, 2] == 0)
+    assert np.all(np.any(np.asarray(gradient[1]) != 0, axis=1))
+
+
+@either
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_accumulated_in_float32(dtype, block_size):
+    views = jnp.asarray(random_views(11, 2, 40, 8), dtype)
+    function = jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.05, block_size=block_size))
+    value, gradient = function(views)
+    expected, gradient_32 = function(views.astype(jnp.float32))
+    assert value.dtype == jnp.float32
+    assert value == expected
+    assert gradient.dtype == dtype
+    assert np.array_equal(gradient, gradient_32.astype(dtype))
+    # Rounded to half, the sum over 40 rows would not come so near.
+    close(value, loops.pairwise(np.asarray(views, float), 0.05), rtol=1e-6)
+
+
+def test_dtypes():
+    views = random_views(12, 2, 5, 4)
+    shape = jax.eval_shape(partial(pairwise_nt_xent, temperature=1), views)
+    assert (shape.dtype, shape.weak_type) == (jnp.float32, False)
+    with jax.enable_x64(True):
+        shape = jax.eval_shape(partial(pairwise_nt_xent, temperature=jnp.float32(1)), views)
+        assert (shape.dtype, shape.weak_type) == (jnp.float64, False)
+        shape = jax.eval_shape(partial(pairwise_nt_xent, temperature=np.float64(1)), np.float32(views))
+        assert shape.dtype == jnp.float32
+
+
+def test_a_traced_temperature_compiles_once():
+    traces = []
+
+    @jax.jit
+    def step(views, temperature):
+        traces.append(None)
+        return pairwise_nt_xent(views, temperature=temperature)
+
+    views = np.float32(random_views(13, 2, 5, 4))
+    values = {float(step(views, temperature)) for temperature in (0.1, 0.2, 0.3)}
+    assert len(traces) == 1
+    assert len(values) == 3
+
+
+# Absent rows and views.
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_padded_rows_leave_the_smaller_batch(block_size):
+    views = random_views(14, 3, 9, 5)
+    padded = np.insert(views, [0, 4, 4, 9], np.nan, axis=1)
+    mask = ~np.isnan(padded[0, :, 0])
+    function = quick(jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size)))
+    value, gradient = function(views)
+    value_padded, gradient_padded = function(padded, mask=mask)
+    close(value_padded, value)
+    close(gradient_padded[:, mask], gradient)
+    assert np.all(gradient_padded[:, ~mask] == 0)
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_missing_views(block_size):
+    views = random_views(15, 3, 8, 5)
+    mask = np.random.default_rng(15).random((3, 8)) < 0.6
+    function = quick(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
+    close(function(views, mask=mask), loops.pairwise(views, 0.1, mask))
+    mask = np.array([[True], [False], [True]]) & np.ones(8, bool)
+    close(function(views, mask=mask), function(views[[0, 2]]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_absent_row_is_neither_anchor_positive_nor_negative_but_its_other_view_is_a_negative():
+    views = random_views(16, 2, 4, 3)
+    mask = np.array([[True, True, True, True], [True, True, True, False]])
+
+    def entropy(i, j, rows, among):
+        return np.mean(
+            [
+                loops.cross_entropy([loops.cosine(views[i, l], views[j, m]) for m in among], l, 0.5)
+                for l in rows
+            ]
+        )
+
+    there, back = entropy(0, 1, range(3), range(3)), entropy(1, 0, range(3), range(4))
+    close(mean_directional_ce(views, mask=mask), (there + back) / 2)
+
+
+@either
+@pytest.mark.parametrize("shape", [(6,), (2, 6)])
+def test_everything_absent_costs_nothing(shape, block_size):
+    views = jnp.full((2, 6, 4), jnp.nan)
+    function = partial(pairwise_nt_xent, mask=jnp.zeros(shape, bool), block_size=block_size)
+    value, gradient = jax.value_and_grad(function)(views)
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_nothing_in_common_costs_nothing():
+    views = np.float32(random_views(17, 2, 4, 3))
+    mask = np.array([[True, True, False, False], [False, False, True, True]])
+    value, gradient = jax.value_and_grad(partial(pairwise_nt_xent, mask=mask))(views)
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_mask_of_one_direction():
+    a, c = random_views(18, 2, 8, 5)
+    mask = np.arange(8) < 5
+    close(nt_xent(a, c, temperature=0.1, mask=mask), nt_xent(a[:5], c[:5], temperature=0.1))
+    mask = np.random.default_rng(18).random((2, 8)) < 0.7
+    close(nt_xent(a, c, temperature=0.1, mask=mask), loops.directional(a, c, 0.1, *mask))
+    assert nt_xent(a, c, temperature=0.1, mask=np.zeros(8, bool)) == 0
+
+
+# Weights, temperatures, names.
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_pair_weights(block_size):
+    views = random_views(19, 3, 8, 5)
+    function = quick(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
+    one = np.zeros((3, 3))
+    one[2, 0] = 0.7
+    close(function(views, pair_weights=one), 4 * nt_xent(views[2], views[0], temperature=0.1))
+    star = np.zeros((3, 3))
+    star[0], star[:, 0], star[0, 0] = 1, 1, np.nan
+    pairs = [(0, 1), (1, 0), (0, 2), (2, 0)]
+    mean = np.mean([nt_xent(views[i], views[j], temperature=0.1) for i, j in pairs])
+    close(function(views, pair_weights=star), 4 * mean)
+    weights = np.random.default_rng(19).uniform(size=(3, 3))
+    close(function(views, pair_weights=weights), loops.pairwise(views, 0.1, None, weights))
+    close(function(views, pair_weights=5 * weights), function(views, pair_weights=weights))
+    assert function(views, pair_weights=np.zeros((3, 3))) == 0
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_a_temperature_for_each_direction(block_size):
+    views = random_views(20, 3, 8, 5)
+    temperature = np.random.default_rng(20).uniform(0.05, 1, (3, 3))
+    value = pairwise_nt_xent(views, temperature=temperature, block_size=block_size)
+    close(value, loops.pairwise(views, temperature))
+    np.fill_diagonal(temperature, np.nan)
+    close(pairwise_nt_xent(views, temperature=temperature, block_size=block_size), value)
+
+
+@pytest.mark.usefixtures("x64")
+def test_views_by_name_mean_the_same_inside_and_outside_of_jit():
+    wav2vec2, mel, egemaps = random_views(21, 3, 6, 4)
+    views = {"wav2vec2": wav2vec2, "mel": mel, "egemaps": egemaps}
+    weights = np.arange(9.0).reshape(3, 3)
+    expected = pairwise_nt_xent(np.stack([egemaps, mel, wav2vec2]), pair_weights=weights)
+    close(pairwise_nt_xent(views, pair_weights=weights), expected)
+    close(jax.jit(partial(pairwise_nt_xent, pair_weights=weights))(views), expected)
+
+
+@pytest.mark.usefixtures("x64")
+@either
+def test_vmap_is_a_loop(block_size):
+    batch = np.stack([random_views(seed, 2, 6, 4) for seed in (22, 23, 24)])
+    mask = np.random.default_rng(22).random((3, 6)) < 0.8
+
+    def function(views, mask):
+        return pairwise_nt_xent(views, temperature=0.2, mask=mask, block_size=block_size)
+
+    values, gradients = quick(jax.vmap(jax.value_and_grad(function)))(batch, mask)
+    for b in range(3):
+        close(values[b], loops.pairwise(batch[b], 0.2, mask[b]))
+        close(
+            gradients[b],
+            jax.grad(lambda v, m: pairwise_nt_xent(v, temperature=0.2, mask=m))(batch[b], mask[b]),
+        )
+
+
+def test_whole_can_be_differentiated_twice():
+    views = np.float32(random_views(25, 2, 3, 2))
+    hessian = jax.hessian(partial(pairwise_nt_xent, temperature=1.0))(views).reshape(12, 12)
+    assert np.all(np.isfinite(hessian))
+    close(hessian, hessian.T, rtol=1e-4, atol=1e-4)
+
+
+# Wrong use.
+
+
+@pytest.mark.parametrize(
+    ("views", "options", "message"),
+    [
+        (np.ones((1, 4, 3)), {}, "at least two views, got 1"),
+        ({"mel": np.ones((4, 3)), "egemaps": np.ones((4, 2))}, {}, r"'egemaps': \(4, 2\), 'mel': \(4, 3\)"),
+        (np.ones((2, 4, 3)), {"temperature": 0.0}, "positive, got 0.0"),
+        (np.ones((2, 4, 3)), {"temperature": -1}, "positive, got -1"),
+        (np.ones((2, 4, 3)), {"temperature": np.ones((3, 3))}, r"got \(3, 3\)"),
+        (np.ones((2, 4, 3)), {"mask": np.ones(3, bool)}, r"mask must have shape .* got \(3,\)"),
+        (np.ones((2, 4, 3)), {"pair_weights": np.ones((3, 3))}, r"pair_weights .* got \(3, 3\)"),
+        (np.ones((2, 4, 3)), {"block_size": 0}, "block_size must be positive or None, got 0"),
+        (np.ones((4, 3)), {}, r"got \(4, 3\)"),
+    ],
+)
+def test_errors_name_the_thing_and_the_value(views, options, message, monkeypatch):
+    import jaxtyping
+
+    # The types would catch some of these first, as they do in all other tests.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        pairwise_nt_xent(views, **options)
+
+
+def test_types_are_executed():
+    with pytest.raises(TypeCheckError):
+        pairwise_nt_xent(np.ones((2, 4, 3)), mask=np.ones(5, bool))

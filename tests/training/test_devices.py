@@ -1,0 +1,141 @@
+"""One device, eight devices and pmap are one training step."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pcl_jax.batches import Layout, Packed, gather
+from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder
+from pcl_jax.training.devices import everywhere, mesh, shared_out
+from pcl_jax.training.networks import Networks
+from pcl_jax.training.pretrain import loss_of, train_step
+from pcl_jax.training.state import start
+
+DEVICES = 8
+RNG = np.random.default_rng(1)
+NETWORKS = Networks(
+    (("mel", SpectrogramEncoder()), ("egemaps", FunctionalsEncoder())), ProjectionHead()
+)
+
+
+@pytest.fixture(scope="module")
+def features() -> tuple[dict[str, Packed], dict[str, np.ndarray]]:
+    lengths = RNG.integers(20, 90, size=40)
+    mel = RNG.normal(size=(lengths.sum(), 64)).astype(np.float32)
+    egemaps = RNG.normal(size=(40, 88)).astype(np.float32)
+    packed = {
+        "mel": Packed(mel, np.cumsum(lengths) - lengths, lengths),
+        "egemaps": Packed(egemaps, np.arange(40), np.zeros(40, int)),
+    }
+    return jax.tree.map(jnp.asarray, packed), {"mel": lengths}
+
+
+def batch(features, groups: int):
+    packed, lengths = features
+    layout = Layout(groups=groups)
+    rows = np.arange(40)[::-1][:32]
+    (capacity,) = layout.capacities(lengths, [rows])
+    return partial(gather, capacity=dict(capacity)), packed, layout.place(rows)
+
+
+def initial(features):
+    make, packed, rows = batch(features, 1)
+    return NETWORKS.init(make(packed, rows), seed=0)
+
+
+def no_dropout(state, batch):
+    """A step with the dropout of evaluation, so that devices cannot differ by their masks."""
+    networks = Networks(
+        (("mel", SpectrogramEncoder(dropout=0.0)), ("egemaps", FunctionalsEncoder())), ProjectionHead()
+    )
+    return train_step(state, batch, 1e-3, jax.random.key(0), networks=networks, temperature=0.5)
+
+
+def test_eight_devices_take_the_step_of_one(features):
+    assert jax.device_count() == DEVICES, "tests/conftest.py asks for eight CPU devices"
+    results = []
+    for count in (1, DEVICES):
+        make, packed, rows = batch(features, count)
+        on = mesh(count)
+        packed = jax.device_put(packed, everywhere(on))
+        rows = jax.device_put(rows, shared_out(on))
+        state = jax.device_put(start(*initial(features)), everywhere(on))
+        step = jax.jit(lambda state, packed, rows, make=make: no_dropout(state, make(packed, rows)))
+        state, loss = step(state, packed, rows)
+        results.append((loss, state.statistics, state.moments.mu))
+        assert len(state.params["head"]["mel"]["Dense_0"]["kernel"].sharding.device_set) == count
+    one, eight = map(jax.device_get, results)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), eight, one)
+
+
+def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features):
+    params, statistics = initial(features)
+    networks = Networks(NETWORKS.encoders, ProjectionHead(axis_name="data"))
+    make, packed, rows = batch(features, DEVICES)
+    options = {"temperature": 0.5}
+
+    def local(params, rows):
+        def loss(params):
+            shard = make(packed, rows[None])
+            value, (new, _) = loss_of(
+                params, statistics, shard, networks=networks, axis_name="data", key=None, **options
+            )
+            return value, new
+
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, jax.lax.pmean(gradient, "data")
+
+    values, gradients = jax.pmap(local, axis_name="data", in_axes=(None, 0))(params, rows)
+
+    make_one, _, rows_one = batch(features, 1)
+    whole = make_one(packed, rows_one)
+    (value, _), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        params, statistics, whole, networks=NETWORKS, **options
+    )
+    np.testing.assert_allclose(values, np.full(DEVICES, value), rtol=1e-5)
+    for device in (0, DEVICES - 1):
+        mine = jax.tree.map(lambda g, d=device: g[d], gradients)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), mine, gradient)
+
+
+def test_the_negatives_are_those_of_the_global_batch(features):
+    """At initialisation the loss is near chance, 4 ln n with n of all devices together."""
+    params, statistics = initial(features)
+    make, packed, rows = batch(features, DEVICES)
+    loss, _ = loss_of(params, statistics, make(packed, rows), networks=NETWORKS, temperature=10.0)
+    assert loss == pytest.approx(4 * np.log(32), rel=0.01)
+
+
+def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
+    packed, lengths = features
+    layout = Layout(groups=2)
+    rows = np.array([7, -1, 3, 30, -1, 12])
+    (capacity,) = layout.capacities(lengths, [rows])
+    made = gather(packed, layout.place(rows), capacity=dict(capacity))
+    mel = made["mel"]
+    frames, owner, valid = (np.asarray(a) for a in (mel.frames, mel.owner, mel.valid))
+    for group, row_list in enumerate(layout.place(rows)):
+        for index, row in enumerate(row_list):
+            mine = frames[group][(owner[group] == index) & valid[group]]
+            first = packed["mel"].starts[row]
+            expected = packed["mel"].values[first : first + lengths["mel"][row]] if row >= 0 else mine[:0]
+            assert np.array_equal(mine, expected)
+    assert not frames[~valid].any()
+    expected = np.where(rows[:, None] >= 0, packed["egemaps"].values[rows], 0)
+    assert np.array_equal(made["egemaps"], expected)
+
+
+def test_capacities_are_enough_and_few(features):
+    _, lengths = features
+    layout = Layout(groups=2)
+    batches = [RNG.permutation(40)[:8] for _ in range(50)]
+    capacities = [dict(c)["mel"] for c in layout.capacities(lengths, batches)]
+    for rows, capacity in zip(batches, capacities, strict=True):
+        slots = (np.maximum(lengths["mel"][layout.place(rows)], 16) // 8 + 1) * 8
+        assert slots.sum(axis=1).max() <= capacity
+        assert capacity % 8 == 0
+    assert len(set(capacities)) <= 5
+    assert jnp.asarray(capacities).max() <= 2 * 4 * 96

@@ -1,0 +1,297 @@
+"""Extraction computes what is missing, all of it, and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pcl_jax.config import Egemaps, Mel
+from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.views import audio, extract, store, workers
+from pcl_jax.views.audio import AudioErrors
+from pcl_jax.views.catalogue import VIEWS, catalogue
+from pcl_jax.views.extract import extract as run
+from pcl_jax.views.workers import WorkerError
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A cheap view: first and last samples as frames."""
+
+    count: int = 2
+    name: str = "ends"
+    on_device: bool = False
+    normalised: bool = False
+
+    def describe(self):
+        return {"dtype": "float32", "count": self.count}
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.stack([w[: self.count], w[-self.count :]]) for w in waveforms]
+
+    def encoder(self, config):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OnDevice(Ends):
+    """Notes the sizes of its batches and the process that computes it."""
+
+    name: str = "device"
+    on_device: bool = True
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        BATCHES.append((os.getpid(), len(waveforms)))
+        return super().features(waveforms)
+
+
+BATCHES: list[tuple[int, int]] = []
+
+
+@dataclass(frozen=True)
+class Dies(Ends):
+    """Its process is killed, as if for want of memory."""
+
+    name: str = "dies"
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+@dataclass(frozen=True)
+class Fails(Ends):
+    """Cannot cope."""
+
+    name: str = "fails"
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        raise RuntimeError("no such thing")
+
+
+def sound(path: Path, seed: int, samples: int = 4000) -> None:
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, samples), 16_000)
+
+
+def corpus_of(folder: Path, count: int) -> Corpus:
+    paths = [folder / f"{i:03d}.wav" for i in range(count)]
+    for i, path in enumerate(paths):
+        if not path.exists():
+            sound(path, i)
+    return Corpus("c", tuple(Utterance(p.stem, p, 1, "x", None, 0.25) for p in paths), {})
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_stores_what_the_views_give(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    told = []
+    result = run(corpus, list(VIEWS.values()), tmp_path / "f", progress=lambda *what: told.append(what))
+    for name, view in VIEWS.items():
+        assert len(result.stores[name]) == 3
+        for utterance in corpus.utterances:
+            (expected,) = view.features([audio.read(utterance)])
+            np.testing.assert_array_equal(result.stores[name][utterance.id], expected)
+    assert result.computed == {"mel": 3, "egemaps": 3}
+    assert told == [(i, 3, "extracting mel, egemaps") for i in (1, 2, 3)]
+    assert result.stores["mel"].metadata["describe"]["bands"] == 64
+
+
+def test_twice_changes_nothing(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    run(corpus, [Ends()], tmp_path / "f")
+    before = snapshot(tmp_path / "f")
+    result = run(corpus, [Ends()], tmp_path / "f")
+    assert snapshot(tmp_path / "f") == before
+    assert (result.computed, result.present) == ({"ends": 0}, {"ends": 3})
+
+
+def test_a_wider_corpus_and_another_view_add_only_what_is_missing(tmp_path):
+    run(corpus_of(tmp_path / "audio", 2), [Ends()], tmp_path / "f")
+    result = run(corpus_of(tmp_path / "audio", 5), [Ends(), Ends(name="other")], tmp_path / "f")
+    assert result.computed == {"ends": 3, "other": 5}
+    assert run(corpus_of(tmp_path / "audio", 2), [Ends()], tmp_path / "f").computed == {"ends": 0}
+
+
+def test_another_parameter_is_another_folder(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 2)
+    run(corpus, [Ends()], tmp_path / "f")
+    assert run(corpus, [Ends(count=3)], tmp_path / "f").computed == {"ends": 2}
+    places = {
+        store.place(tmp_path, "c", name, view.describe())
+        for views in (VIEWS, catalogue(Mel(hop=80), Egemaps(peak=0.5)), catalogue(Mel(), Egemaps()))
+        for name, view in views.items()
+    }
+    assert len(places) == 4
+
+
+def test_changed_audio_is_extracted_again_and_only_it(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    run(corpus, [Ends()], tmp_path / "f")
+    sound(corpus.utterances[1].path, seed=99)
+    result = run(corpus, [Ends()], tmp_path / "f")
+    assert result.computed == {"ends": 1}
+    np.testing.assert_array_equal(
+        result.stores["ends"]["001"], Ends().features([audio.read(corpus.utterances[1])])[0]
+    )
+    moved = replace(corpus, utterances=(replace(corpus.utterances[0], start_s=0.1), *corpus.utterances[1:]))
+    assert run(moved, [Ends()], tmp_path / "f").computed == {"ends": 1}
+
+
+def test_all_bad_audio_is_listed_at_once_and_good_audio_kept(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 4)
+    corpus.utterances[0].path.unlink()
+    corpus.utterances[2].path.write_text("not audio")
+    with pytest.raises(AudioErrors, match="2 audio files cannot be used") as caught:
+        run(corpus, [Ends()], tmp_path / "f")
+    assert len(str(caught.value).splitlines()) == 3
+    assert [error.path for error in caught.value.errors] == [u.path for u in corpus.utterances[::2]]
+    result = run(corpus, [Ends()], tmp_path / "f", on_bad_audio="skip")
+    assert {id: error.kind for id, error in result.skipped.items()} == {"000": "missing", "002": "unreadable"}
+    assert result.stores["ends"].ids == ("001", "003")
+    assert result.computed == {"ends": 0}
+
+
+def test_two_extractions_at_once_are_told(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 2)
+    run(corpus, [Ends()], tmp_path / "f")
+    place = store.place(tmp_path / "f", "c", "ends", Ends().describe())
+    with store.Writer(place, "ends", Ends().describe()):
+        assert len(run(corpus, [Ends()], tmp_path / "f").stores["ends"]) == 2  # nothing to write
+        with pytest.raises(store.StoreError, match="another process is writing"):
+            run(corpus_of(tmp_path / "audio", 3), [Ends()], tmp_path / "f")
+
+
+def test_no_utterances(tmp_path):
+    result = run(Corpus("c", (), {}), [Ends()], tmp_path / "f")
+    assert len(result.stores["ends"]) == 0
+
+
+def test_device_views_run_here_in_batches(tmp_path):
+    BATCHES.clear()
+    corpus = corpus_of(tmp_path / "audio", 20)
+    result = run(corpus, [Ends(), OnDevice()], tmp_path / "f")
+    assert [size for _, size in BATCHES] == [16, 4]
+    assert {process for process, _ in BATCHES} == {os.getpid()}
+    assert result.computed == {"ends": 20, "device": 20}
+    for utterance in corpus.utterances:
+        np.testing.assert_array_equal(
+            result.stores["device"][utterance.id], result.stores["ends"][utterance.id]
+        )
+
+
+def test_parts_are_written_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "PART_ROWS", 2)
+    corpus = corpus_of(tmp_path / "audio", 5)
+    seen = []
+
+    def stop(done, total, label):
+        seen.append(done)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, [Ends()], tmp_path / "f", progress=stop)
+    result = run(corpus, [Ends()], tmp_path / "f")
+    assert (result.present, result.computed) == ({"ends": 3}, {"ends": 2})
+
+
+def test_a_view_that_fails_names_itself_and_the_file(tmp_path):
+    with pytest.raises(
+        WorkerError, match=r"view 'fails' fails on .*000\.wav: RuntimeError\('no such thing'\)"
+    ):
+        run(corpus_of(tmp_path / "audio", 1), [Fails()], tmp_path / "f")
+
+
+def test_processes_give_the_same_and_a_killed_one_is_an_error_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "FEW", 1)
+    corpus = corpus_of(tmp_path / "audio", 40)
+    corpus.utterances[7].path.write_text("not audio")
+    environment = dict(os.environ)
+    one = run(corpus, [Ends(), OnDevice()], tmp_path / "1", workers=1, on_bad_audio="skip")
+    two = run(corpus, [Ends(), OnDevice()], tmp_path / "2", workers=2, on_bad_audio="skip")
+    assert dict(os.environ) == environment
+    assert one.skipped.keys() == two.skipped.keys() == {"007"}
+    for name in ("ends", "device"):
+        assert one.stores[name].ids == two.stores[name].ids
+        for id in one.stores[name]:
+            np.testing.assert_array_equal(one.stores[name][id], two.stores[name][id])
+    with pytest.raises(WorkerError, match="a worker process died"):
+        run(corpus, [Dies()], tmp_path / "3", workers=2, on_bad_audio="skip")
+
+
+EXTRACT = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from test_extract import corpus_of, Ends
+    from pcl_jax.views import extract
+    extract.PART_ROWS = 3
+    def progress(done, total, label):
+        print(done, flush=True)
+    corpus = corpus_of(Path(sys.argv[2]), 30)
+    extract.extract(corpus, [Ends()], Path(sys.argv[3]), workers=1, progress=progress)
+"""
+
+
+def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 30)
+    command = [sys.executable, "-c", textwrap.dedent(EXTRACT), str(Path(__file__).parent), tmp_path / "audio"]
+    for after in (1, 4, 6):
+        process = subprocess.Popen([*command, tmp_path / "killed"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for _ in range(after):
+            process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    resumed = run(corpus, [Ends()], tmp_path / "killed")
+    whole = run(corpus, [Ends()], tmp_path / "whole")
+    assert resumed.present["ends"] >= 6
+    assert set(resumed.stores["ends"].ids) == set(whole.stores["ends"].ids)
+    assert resumed.stores["ends"].verify() == []
+    for id in whole.stores["ends"]:
+        np.testing.assert_array_equal(resumed.stores["ends"][id], whole.stores["ends"][id])
+        assert resumed.stores["ends"].audio_digest(id) == whole.stores["ends"].audio_digest(id)
+
+
+LIGHT = """
+    import sys
+    import pcl_jax.views.workers, pcl_jax.views.mel, pcl_jax.views.egemaps
+    print([name for name in ("jax", "flax", "pcl_jax.views.store", "torch") if name in sys.modules])
+"""
+
+
+def test_workers_load_neither_jax_nor_the_store():
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIGHT)], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.corpora
+def test_real_speech(tmp_path, corpora_folder):
+    paths = sorted((corpora_folder / "emodb").glob("*.wav"))[:8] + sorted(
+        (corpora_folder / "ravdess_original").glob("*.wav")
+    )
+    corpus = Corpus("mixed", tuple(Utterance(p.stem, p, 1, "x", None, 0.0) for p in paths), {})
+    result = run(corpus, list(VIEWS.values()), tmp_path)
+    for name in VIEWS:
+        values, _ = result.stores[name].packed(result.stores[name].ids)
+        assert np.isfinite(values).all()
+    assert {len(result.stores["egemaps"][id]) for id in result.stores["egemaps"]} == {88}
