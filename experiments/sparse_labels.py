@@ -43,6 +43,7 @@ class SparseLabels(cli.Common):
 def main(command: SparseLabels) -> None:
     from pcl_jax import terminal
     from pcl_jax.training.compare import compare, grid
+    from pcl_jax.training.runs import pretrain
 
     study = cli.open_study(command, "sparse_labels")
     repeats = dict.fromkeys(command.fractions, command.repeats)
@@ -50,8 +51,10 @@ def main(command: SparseLabels) -> None:
     for fold in command.folds:
         if not command.table_only:
             with terminal.bar(f"fold {fold}, pre-train") as progress:
-                run = study.pretrain(
-                    fold, lambda row, epochs, p=progress: p(row["epoch"], epochs, terminal.epoch_line(row))
+                run = pretrain(
+                    study,
+                    fold,
+                    lambda row, epochs, p=progress: p(row["epoch"], epochs, terminal.epoch_line(row)),
                 )
             with terminal.bar(f"fold {fold}") as progress:
                 for done, total, row in compare(study, fold, run, repeats, probes=True):

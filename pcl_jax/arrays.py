@@ -8,8 +8,8 @@ The shapes are jaxtyping annotations; the test suite executes them (beartype).
 NumPy and JAX arrays both fit where a function takes either.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def slot_frames(lengths: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
 
     At least three times `ALIGNMENT`: the spectral encoder counts silence in below 16 frames.
     """
-    return (lengths.clip(2 * ALIGNMENT) // ALIGNMENT + 1) * ALIGNMENT
+    return (lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1
 
 
 def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
@@ -78,7 +78,7 @@ def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
 
     >>> batch = pack([np.ones((3, 2), np.float32), np.ones((9, 2), np.float32)])
     >>> batch.frames.shape, batch.lengths.tolist(), int(batch.valid.sum())
-    ((1, 24, 2), [[3, 9]], 12)
+    ((1, 48, 2), [[3, 9]], 12)
     """
     lengths = np.array([[len(s) for s in sequences]], np.int32)
     size = slot_frames(lengths)
@@ -87,3 +87,27 @@ def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
         frames[0, start : start + len(sequence)] = sequence
     owner, position = slots(lengths, frames.shape[1])
     return Ragged(jnp.asarray(frames), owner, position, jnp.asarray(lengths))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """A nested dictionary of arrays as one level with dotted names, sorted."""
+    flat = {}
+    for name in sorted(tree):
+        value = tree[name]
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = np.ascontiguousarray(value)
+    return flat
+
+
+def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 from safetensors import safe_open
 from safetensors.numpy import save
+
+from pcl_jax.arrays import flatten, unflatten
 
 State = TypeVar("State")
 ENCODERS = "encoders.safetensors"
@@ -42,9 +43,11 @@ def states(folder: Path) -> Iterator["States"]:
         except BlockingIOError:
             message = f"{folder.parent} is being trained by another process; wait for it, or stop it"
             raise CheckpointError(message) from None
-        policies = ocp.training.preservation_policies
+        latest = ocp.training.preservation_policies.LatestN(2)
         with ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=policies.LatestN(2), cleanup_tmp_directories=True
+            str(folder.absolute()),
+            preservation_policy=latest,  # pyright: ignore[reportArgumentType] - orbax's own policy
+            cleanup_tmp_directories=True,
         ) as checkpointer:
             yield States(checkpointer)
 
@@ -94,30 +97,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """A nested dictionary of arrays as one level with dotted names, sorted."""
-    flat = {}
-    for name in sorted(tree):
-        value = tree[name]
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = np.ascontiguousarray(value)
-    return flat
-
-
-def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return tree
-
-
 def save_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """A nested dictionary of arrays and what it is about, as one safetensors file, atomically."""
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in about.items()}
@@ -154,6 +133,7 @@ def load_encoder(run: Path, view: str, **expected: Any) -> tuple[dict[str, Any],
         if about.get(name) != value:
             why = " (encoders of another fold have heard this fold's test speakers)" * (name == "fold")
             raise CheckpointError(
-                f"{run} was pre-trained with {name} {about.get(name)}, not {value}{why}; pre-train for this one"
+                f"{run} was pre-trained with {name} {about.get(name)}, not {value}{why}; "
+                "pre-train for this one"
             )
     return unflatten(arrays)[view], about

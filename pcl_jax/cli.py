@@ -136,7 +136,7 @@ def parse(arguments: Sequence[str]) -> Command:
             for name, command in commands.items()
         )
     ]
-    return tyro.cli(
+    return tyro.cli(  # pyright: ignore[reportCallIssue]
         choices,  # pyright: ignore[reportArgumentType]
         prog="pcl",
         description="Pairwise-CL: learn emotion from speech when labels are few.",
@@ -257,16 +257,18 @@ def open_study(command: Common, experiment: str = "") -> "Study":
 
 def pretrain(command: Pretrain) -> None:
     from pcl_jax import terminal
+    from pcl_jax.training import runs
 
     if len(command.views) < 2:
         raise UsageError(f"--views {' '.join(command.views)}: pre-training needs two views or more")
     study = open_study(command, "pretrain")
     with terminal.bar(f"fold {command.fold}") as progress:
-        run = study.pretrain(
+        run = runs.pretrain(
+            study,
             command.fold,
             lambda row, epochs: progress(row["epoch"], epochs, terminal.epoch_line(row)),
         )
-    terminal.out.print(terminal.pretrained_line(study.done()[str(run.relative_to(command.runs))]))
+    terminal.out.print(terminal.pretrained_line(study.done()[study.relative(run)]))
     if command.compare:
         from pcl_jax.training.compare import compare
 
@@ -286,6 +288,7 @@ def pretrain(command: Pretrain) -> None:
 
 def finetune(command: Finetune) -> None:
     from pcl_jax import terminal
+    from pcl_jax.training.runs import evaluate
     from pcl_jax.training.study import Task
 
     if command.supervised == (command.pretrained is not None):
@@ -297,15 +300,9 @@ def finetune(command: Finetune) -> None:
     if command.view not in command.views:
         raise UsageError(f"--view {command.view} is not among --views {' '.join(command.views)}")
     study = open_study(command, "finetune")
-    row = study.finetune(
-        Task(
-            command.fold,
-            command.view,
-            command.pretrained,
-            command.frozen,
-            command.fraction,
-            command.repeat,
-        )
+    task = Task(
+        command.fold, command.view, command.pretrained, command.frozen, command.fraction, command.repeat
     )
+    row = evaluate(study, task)
     terminal.out.print(terminal.comparison([row], terminal.fold_title(study, command.fold)))
     terminal.out.print(f"run: {command.runs / row['run']}")

@@ -17,17 +17,30 @@ from pcl_jax.arrays import Array, Ragged, within
 Init = Literal["flax", "torch"]
 
 
-def _initialisers(init: Init, fan_in: int) -> dict[str, nn.initializers.Initializer]:
-    """Keyword arguments for Dense and Conv: Flax's defaults, or torch's U(+-1/sqrt(fan_in))."""
-    if init == "flax":
-        return {}
+def _uniform(fan_in: int) -> nn.initializers.Initializer:
+    """torch's rule for weights and biases: U(+-1/sqrt(fan_in))."""
     bound = fan_in**-0.5
 
-    def uniform(key, shape, dtype=jnp.float32, out_sharding=None):
+    def draw(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return {"kernel_init": uniform, "bias_init": uniform}
+    return draw
+
+
+def _dense(width: int, fan_in: int, initial: Init) -> nn.Dense:
+    if initial == "flax":
+        return nn.Dense(width)
+    return nn.Dense(width, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
+
+
+def _conv(channels: int, kernel: int, fan_in: int, initial: Init) -> nn.Conv:
+    """Zero padding of one frame before, and after as much as keeps the number of frames."""
+    padding = ((1, kernel - 2),)
+    if initial == "flax":
+        return nn.Conv(channels, (kernel,), padding=padding)
+    uniform = _uniform(kernel * fan_in)
+    return nn.Conv(channels, (kernel,), padding=padding, kernel_init=uniform, bias_init=uniform)
 
 
 def mean_over_frames(
@@ -64,17 +77,13 @@ class SpectrogramEncoder(nn.Module):
         owner, position = features.owner, features.position
         # Below the shortest length that leaves one frame, the silence that follows is counted in.
         lengths = jnp.maximum(jnp.asarray(features.lengths), self.shortest())
+        valid = within(owner, position, lengths)
         for channels, kernel in zip(self.channels, self.kernels, strict=True):
-            x = nn.Conv(
-                channels,
-                (kernel,),
-                padding=((1, kernel - 2),),
-                **_initialisers(self.initial, kernel * x.shape[-1]),
-            )(x)
+            x = _conv(channels, kernel, x.shape[-1], self.initial)(x)
             x = nn.relu(x)
             x = jnp.maximum(x[:, ::2], x[:, 1::2])  # max-pool 2: reduce_window's gradient is slow on CPU
-            owner, position = owner[:, ::2], position[:, ::2] // 2
-            lengths = (lengths + 3 - kernel) // 2
+            owner, position = owner[:, ::2], position[:, ::2] >> 1
+            lengths = self.after(lengths, kernel)
             valid = within(owner, position, lengths)
             # What a bare utterance would not have must be zero: it is the next layer's zero padding.
             x = jnp.where(valid[..., None], x, 0)
@@ -87,8 +96,13 @@ class SpectrogramEncoder(nn.Module):
     def left(self, frames: int) -> int:
         """Frames that an utterance of `frames` has after the last pooling: 186 of 1501."""
         for kernel in self.kernels:
-            frames = (frames + 3 - kernel) // 2
+            frames = self.after(frames, kernel)
         return frames
+
+    @staticmethod
+    def after(frames, kernel: int):
+        """Frames after one block. Shifts for halves: XLA's CPU compiler drowns in nested divisions."""
+        return (frames + 3 - kernel) >> 1
 
     def shortest(self) -> int:
         """Frames that leave exactly one after the last pooling: 16 (0.15 s) for the defaults."""
@@ -108,7 +122,7 @@ class FunctionalsEncoder(nn.Module):
     def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d2"]:
         x = jnp.asarray(features)
         for width in self.widths:
-            x = nn.relu(nn.Dense(width, **_initialisers(self.initial, x.shape[-1]))(x))
+            x = nn.relu(_dense(width, x.shape[-1], self.initial)(x))
         return x
 
 
@@ -129,7 +143,7 @@ class Wav2Vec2Encoder(nn.Module):
         weights = self.param("layer_weights", nn.initializers.ones, (states.shape[2],))
         x = jnp.einsum("gthd,h->gtd", states, weights / weights.sum())
         for width in self.widths:
-            x = nn.relu(nn.Dense(width, **_initialisers(self.initial, x.shape[-1]))(x))
+            x = nn.relu(_dense(width, x.shape[-1], self.initial)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1])
 
@@ -148,16 +162,14 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, representation: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d2"]:
-        x = nn.relu(
-            nn.Dense(self.hidden, **_initialisers(self.initial, representation.shape[-1]))(representation)
-        )
+        x = nn.relu(_dense(self.hidden, representation.shape[-1], self.initial)(jnp.asarray(representation)))
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
             axis_name=self.axis_name if train else None,
         )(x)
-        return nn.Dense(self.width, **_initialisers(self.initial, self.hidden))(x)
+        return _dense(self.width, self.hidden, self.initial)(x)
 
 
 class Classifier(nn.Module):
@@ -168,4 +180,5 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, representation: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        return nn.Dense(self.classes, **_initialisers(self.initial, representation.shape[-1]))(representation)
+        dense = _dense(self.classes, representation.shape[-1], self.initial)
+        return dense(jnp.asarray(representation))

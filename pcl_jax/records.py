@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import jax
 
-from pcl_jax.checkpoint import flatten
+from pcl_jax.arrays import flatten
 
 FILE = "records.jsonl"
 Method = Literal["supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """A finished run: what was asked, what came out, and what would make it come out again."""
 
@@ -39,22 +39,22 @@ class Record:
     views: tuple[str, ...]
     """The views of the pre-training; () for a supervised run."""
     method: Method
-    frozen: bool
-    fraction: float
+    frozen: bool = False
+    fraction: float = 0.0
     """Share of the labelled training utterances per class; 0 for pre-training."""
-    n_labelled: int
-    repeat: int
-    temperature: float | None
+    n_labelled: int = 0
+    repeat: int = 0
+    temperature: float | None = None
     seed: int
-    uar: float | None
+    uar: float | None = None
     """Of the test session, over the corpus's classes; None for pre-training."""
-    wa: float | None
-    recall: tuple[float, ...] | None
+    wa: float | None = None
+    recall: tuple[float, ...] | None = None
     """Per class, in class order."""
     classes: tuple[str, ...]
-    validation_uar: float | None
-    validation_wa: float | None
-    validation_loss: float | None
+    validation_uar: float | None = None
+    validation_wa: float | None = None
+    validation_loss: float | None = None
     """Of the kept epoch of a pre-training, Eq. (3), nats."""
     epochs: int
     best_epoch: int

@@ -9,7 +9,7 @@ RANK_TOLERANCE = 1e-6
 """Directions with a singular value below this share of the largest are dropped: dead ReLU units."""
 
 
-def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n d2"]) -> float:
+def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
     """Projection-weighted canonical correlation of `x` with `y`, weighted by what `x` consists of.
 
         PWCCA = sum_i alpha_i rho_i / sum_i alpha_i,   alpha_i = sum_j |<h_i, x_j>|

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pcl_jax.corpora.folds import validation_session
-from pcl_jax.training.compare import PROBES, WAYS, Row, way
+from pcl_jax.training.compare import PROBES, WAYS, way
+from pcl_jax.training.runs import Row
 from pcl_jax.training.study import Study
 
 out = Console(soft_wrap=True)

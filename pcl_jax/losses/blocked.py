@@ -68,77 +68,69 @@ def blocked(rows: Rows, block_size: int) -> Negatives:
 
 
 def _forward(rows, block_size):
-    k, n, _ = rows.anchors.shape
-    m = rows.candidates.shape[1]
-    i, _ = pairs(k)
-    upright, across = _tiled(rows, block_size)
+    n, m = rows.anchors.shape[1], rows.candidates.shape[1]
+    anchors, candidates, tiles = _tiled(rows, block_size)
 
-    def strip(backward, block):
-        def tile(forward, other):
-            other, backward = other
-            along_rows, along_columns, _ = _logits(rows, block, other)
-            forward = jnp.logaddexp(forward, logsumexp(along_rows, 2))
-            backward = jnp.logaddexp(backward, logsumexp(along_columns, 1))
-            return forward, backward
+    def visit(negatives, tile):
+        row, column = tile
+        along_rows, along_columns, _ = _logits(
+            rows, _cut(anchors, row, block_size), _cut(candidates, column, block_size)
+        )
+        forward = jnp.logaddexp(_cut(negatives.forward, row, block_size), logsumexp(along_rows, 2))
+        backward = jnp.logaddexp(_cut(negatives.backward, column, block_size), logsumexp(along_columns, 1))
+        return Negatives(
+            _put(negatives.forward, row, forward), _put(negatives.backward, column, backward)
+        ), None
 
-        # `full_like`, here and below, also inherits the mesh axes over which the rows vary: a scan under
-        # `shard_map` wants to be told.
-        start = jnp.full_like(rows.anchors, nothing(rows.anchors), shape=(len(i), block_size))
-        forward, backward = lax.scan(tile, start, (across, backward))
-        return backward, forward
-
-    start = jnp.full_like(
-        rows.anchors, nothing(rows.anchors), shape=(-(-m // block_size), len(i), block_size)
-    )
-    backward, forward = lax.scan(strip, start, upright)
-    negatives = Negatives(_join(forward, n), _join(backward, m))
+    # `full_like` and `zeros_like` also inherit the mesh axes over which the rows vary: a scan under
+    # `shard_map` wants to be told.
+    start = Negatives(*(jnp.full_like(x.positive, nothing(x.positive)) for x in (anchors, candidates)))
+    negatives, _ = lax.scan(visit, start, tiles)
+    negatives = Negatives(negatives.forward[:, :n], negatives.backward[:, :m])
     return negatives, (rows, negatives)
 
 
 def _backward(block_size, residuals, gradients):
     rows, negatives = residuals
-    k, n, _ = rows.anchors.shape
-    m = rows.candidates.shape[1]
-    i, j = pairs(k)
-    upright, across = _tiled(rows, block_size)
-    upright = upright, _split((negatives.forward, gradients.forward / rows.forth[:, None]), block_size)
-    across = across, _split((negatives.backward, gradients.backward / rows.back[:, None]), block_size)
+    n, m = rows.anchors.shape[1], rows.candidates.shape[1]
+    i, j = pairs(rows.anchors.shape[0])
+    d_forward = gradients.forward / rows.forth[:, None]
+    d_backward = gradients.backward / rows.back[:, None]
+    anchors, candidates, tiles = _tiled(rows, block_size)
+    upright = anchors, *_padded((negatives.forward, d_forward), block_size)
+    across = candidates, *_padded((negatives.backward, d_backward), block_size)
 
-    def strip(carry, block):
-        d_candidates, d_forth, d_back = carry
-        block, (forward, d_forward) = block
+    def visit(carry, tile):
+        d_anchors, d_candidates, d_forth, d_back = carry
+        row, column = tile
+        block, forward, d_forward = _cut(upright, row, block_size)
+        other, backward, d_backward = _cut(across, column, block_size)
+        along_rows, along_columns, there = _logits(rows, block, other)
+        # d log sum exp is the softmax; the tile's row and column parts are added before multiplying. Where
+        # nothing is there, `forward` may be anything and its exponential infinite.
+        d_rows = jnp.where(there[0], jnp.exp(along_rows - forward[:, :, None]), 0) * d_forward[:, :, None]
+        d_columns = (
+            jnp.where(there[1], jnp.exp(along_columns - backward[:, None, :]), 0) * d_backward[:, None]
+        )
+        d_s = d_rows + d_columns
+        d_a = jnp.einsum("pnm,pmd->pnd", d_s, other.rows[j], precision=lax.Precision.HIGHEST)
+        d_c = jnp.einsum("pnm,pnd->pmd", d_s, block.rows[i], precision=lax.Precision.HIGHEST)
+        # XLA removes these where the temperature is not differentiated (seen: 15 to 25 % of the time).
+        d_forth -= jnp.sum(jnp.where(there[0], d_rows * along_rows, 0), axis=(1, 2))
+        d_back -= jnp.sum(jnp.where(there[1], d_columns * along_columns, 0), axis=(1, 2))
+        d_anchors = _put(d_anchors, row, _cut(d_anchors, row, block_size).at[i].add(d_a))
+        d_candidates = _put(d_candidates, column, _cut(d_candidates, column, block_size).at[j].add(d_c))
+        return (d_anchors, d_candidates, d_forth, d_back), None
 
-        def tile(carry, other):
-            d_a, d_forth, d_back = carry
-            (other, (backward, d_backward)), d_c = other
-            along_rows, along_columns, there = _logits(rows, block, other)
-            # d log sum exp is the softmax; the tile's row and column parts are added before multiplying.
-            # Where nothing is there, `forward` may be anything and its exponential infinite.
-            d_rows = jnp.where(there[0], jnp.exp(along_rows - forward[:, :, None]), 0) * d_forward[:, :, None]
-            d_columns = jnp.exp(along_columns - backward[:, None, :]) * d_backward[:, None, :]
-            d_columns = jnp.where(there[1], d_columns, 0)
-            d_s = d_rows + d_columns
-            a, c = block.rows, other.rows
-            d_a = d_a.at[i].add(jnp.einsum("pnm,pmd->pnd", d_s, c[j], precision=lax.Precision.HIGHEST))
-            d_c = d_c.at[j].add(jnp.einsum("pnm,pnd->pmd", d_s, a[i], precision=lax.Precision.HIGHEST))
-            # XLA removes these where the temperature is not differentiated (seen: 15 to 25 % of the time).
-            d_forth -= jnp.sum(jnp.where(there[0], d_rows * along_rows, 0), axis=(1, 2))
-            d_back -= jnp.sum(jnp.where(there[1], d_columns * along_columns, 0), axis=(1, 2))
-            return (d_a, d_forth, d_back), d_c
-
-        carry = jnp.zeros_like(block.rows), d_forth, d_back
-        (d_a, d_forth, d_back), d_candidates = lax.scan(tile, carry, (across, d_candidates))
-        return (d_candidates, d_forth, d_back), d_a
-
-    zero = jnp.zeros_like(rows.anchors, shape=(len(i),))
-    carry = jnp.zeros_like(across[0].rows), zero, zero
-    (d_candidates, d_forth, d_back), d_anchors = lax.scan(strip, carry, upright)
+    zero = jnp.zeros_like(rows.forth)
+    start = jnp.zeros_like(anchors.rows), jnp.zeros_like(candidates.rows), zero, zero
+    (d_anchors, d_candidates, d_forth, d_back), _ = lax.scan(visit, start, tiles)
     derivative = rows._replace(
-        anchors=_join(d_anchors, n),
-        candidates=_join(d_candidates, m),
+        anchors=d_anchors[:, :n],
+        candidates=d_candidates[:, :m],
         # A softmax sums to one.
-        anchor_positive=-gradients.forward / rows.forth[:, None],
-        candidate_positive=-gradients.backward / rows.back[:, None],
+        anchor_positive=-d_forward,
+        candidate_positive=-d_backward,
         forth=d_forth,
         back=d_back,
         anchor_present=None,
@@ -165,25 +157,45 @@ def _refuse(primals, tangents):
     )
 
 
-class _Block(NamedTuple):
-    rows: Array
-    positive: Array
-    present: Array
-    position: Array
+class _Side(NamedTuple):
+    rows: Float[Array, "k n d"]
+    positive: Float[Array, "p n"]
+    present: Bool[Array, "k n"]
+    position: Int[Array, "1 n"]
 
 
-def _tiled(rows: Rows, block_size: int) -> tuple[_Block, _Block]:
-    """Both sides of the matrices, cut into blocks; the rows that fill up the last block are absent."""
+def _tiled(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, " t"], Int[Array, " t"]]]:
+    """Both sides of the matrices, filled up with absent rows, and where the tiles begin."""
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
     a, c = rows.anchor_present, rows.candidate_present
     a = jnp.ones(rows.anchors.shape[:2], bool) if a is None else a
     c = jnp.ones(rows.candidates.shape[:2], bool) if c is None else c
-    upright = _Block(rows.anchors, rows.anchor_positive, a, rows.offset + jnp.arange(n)[None])
-    across = _Block(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None])
-    return _split(upright, block_size), _split(across, block_size)
+    anchors = _Side(rows.anchors, rows.anchor_positive, a, rows.offset + jnp.arange(n)[None])
+    candidates = _Side(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None])
+    starts = jnp.meshgrid(jnp.arange(0, n, block_size), jnp.arange(0, m, block_size), indexing="ij")
+    return (
+        _padded(anchors, block_size),
+        _padded(candidates, block_size),
+        (starts[0].ravel(), starts[1].ravel()),
+    )
 
 
-def _logits(rows: Rows, block: _Block, other: _Block):
+def _padded(arrays, block_size):
+    def pad(x):
+        return jnp.pad(x, [(0, 0), (0, -x.shape[1] % block_size)] + [(0, 0)] * (x.ndim - 2))
+
+    return jax.tree.map(pad, arrays)
+
+
+def _cut(arrays, start, block_size):
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, block_size, axis=1), arrays)
+
+
+def _put(array, start, block):
+    return lax.dynamic_update_slice_in_dim(array, block, start, axis=1)
+
+
+def _logits(rows: Rows, block: _Side, other: _Side):
     """A tile of the logits of i -> j and of j -> i, less their positives', and where they are negatives."""
     i, j = pairs(rows.anchors.shape[0])
     s = similarities(block.rows, other.rows)
@@ -198,19 +210,3 @@ def _logits(rows: Rows, block: _Block, other: _Block):
         jnp.where(in_columns, along_columns, floor),
         (in_rows, in_columns),
     )
-
-
-def _split(arrays, block_size):
-    """`[_, n, ...]` -> `[blocks, _, block_size, ...]`."""
-
-    def split(x):
-        padded = jnp.pad(x, [(0, 0), (0, -x.shape[1] % block_size)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block_size, *x.shape[2:]), 1, 0)
-
-    return jax.tree.map(split, arrays)
-
-
-def _join(blocks, n):
-    """The inverse of `_split`."""
-    x = jnp.moveaxis(blocks, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :n]

@@ -88,7 +88,8 @@ def similarities(anchors: Float[Array, "k n d"], candidates: Float[Array, "k m d
 def positives(views: Float[Array, "k n d"]) -> Float[Array, "p n"]:
     """Cosines of an utterance's own two rows: the diagonals of `similarities(views, views)`."""
     i, j = pairs(views.shape[0])
-    return jnp.einsum("pnd,pnd->pn", views[i], views[j], precision=lax.Precision.HIGHEST)
+    # All k^2 products, because taking the rows by i and j first would copy them, p times [n, d].
+    return jnp.einsum("ind,jnd->ijn", views, views, precision=lax.Precision.HIGHEST)[i, j]
 
 
 def logsumexp(

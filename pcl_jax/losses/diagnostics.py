@@ -54,12 +54,12 @@ def retrieval_accuracy(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return _by_pair(views, _retrieval_accuracy(views, k, mask))
+    return _by_pair(views, _retrieval_accuracy(stack(views), k, mask))
 
 
 @partial(jax.jit, static_argnums=1)
-def _retrieval_accuracy(views, k, mask):
-    z, present = _prepared(views, mask)
+def _retrieval_accuracy(z, k, mask):
+    z, present = _prepared(z, mask)
     tie = 16 * jnp.finfo(z.dtype).eps
 
     def found(anchor):
@@ -107,12 +107,12 @@ def alignment(
         Wang and Isola, Understanding contrastive representation learning through alignment and uniformity on
         the hypersphere, ICML 2020; the same number as their `lalign`.
     """
-    return _by_pair(views, _alignment(views, alpha, mask))
+    return _by_pair(views, _alignment(stack(views), alpha, mask))
 
 
 @jax.jit
-def _alignment(views, alpha, mask):
-    z, present = _prepared(views, mask)
+def _alignment(z, alpha, mask):
+    z, present = _prepared(z, mask)
 
     def distance(row):
         squares = jnp.sum((row[:, None] - row[None]) ** 2, axis=2)
@@ -155,15 +155,15 @@ def uniformity(
     References:
         Wang and Isola, as for `alignment`; the same number as their `lunif`.
     """
-    values = _uniformity(views, scale, mask)
+    values = _uniformity(stack(views), scale, mask)
     if isinstance(views, Mapping):
         return dict(zip(sorted(views), values, strict=True))
     return values
 
 
 @jax.jit
-def _uniformity(views, scale, mask):
-    z, present = _prepared(views, mask)
+def _uniformity(z, scale, mask):
+    z, present = _prepared(z, mask)
     n = z.shape[1]
     lengths = jnp.sum(z * z, axis=2)
 
@@ -178,8 +178,7 @@ def _uniformity(views, scale, mask):
     return jnp.log(jnp.sum(sums, axis=0) / jnp.sum(counts, axis=0, dtype=z.dtype))
 
 
-def _prepared(views: Views, mask: Mask | None) -> tuple[Float[Array, "k n d"], Bool[Array, "k n"]]:
-    z = stack(views)
+def _prepared(z, mask: Mask | None) -> tuple[Float[Array, "k n d"], Bool[Array, "k n"]]:
     present = presence(mask, *z.shape[:2])
     return unit(z, present), jnp.ones(z.shape[:2], bool) if present is None else present
 

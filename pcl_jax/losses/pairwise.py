@@ -12,9 +12,10 @@ The last sum runs over *ordered* pairs, as printed: every unordered pair is coun
 $L^{i,j}$ holds both directions. So for every number of views $\mathcal{L}$ is 4 times the mean of the k(k-1)
 directional cross-entropies.
 
-Eq. (1) is computed as $\log(1 + \sum_{m \ne l} \exp((s_{lm} - s_{ll}) / \tau))$, the softplus of the log-sum-exp of
-the negatives less the positive. That is the same number, but it keeps its digits where the positive wins (the
-textbook form then subtracts two equal numbers of size $1 / \tau$), and it is never negative.
+Eq. (1) is computed as $\log(1 + \sum_{m \ne l} \exp((s_{lm} - s_{ll}) / \tau))$, the softplus of the
+log-sum-exp of the negatives less the positive. That is the same number, but it keeps its digits where the
+positive wins (the textbook form then subtracts two equal numbers of size $1 / \tau$), and it is never
+negative.
 """
 
 from functools import partial
@@ -72,14 +73,13 @@ def nt_xent(
         The paper, Eq. (1); Chen et al., SimCLR, ICML 2020; van den Oord et al., CPC, 2018.
     """
     temperatures.check_positive(temperature)
-    return _nt_xent(anchors, candidates, temperature, mask)
+    return _nt_xent(stack({"anchors": anchors, "candidates": candidates}), temperature, mask)
 
 
 # Jitted, here and below, for callers who are not: one program instead of some sixty, each of which would
 # have to be compiled for every shape and would hold its n x n result.
 @jax.jit
-def _nt_xent(anchors, candidates, temperature, mask):
-    z = stack({"anchors": anchors, "candidates": candidates})
+def _nt_xent(z, temperature, mask):
     tau = temperatures.shaped(temperature, z, ())
     present = presence(mask, *z.shape[:2])
     z = unit(z, present)
@@ -236,15 +236,15 @@ def mean_directional_ce(
     temperatures.check_positive(temperature)
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size must be positive or None, got {block_size}")
-    return _mean_directional_ce(views, temperature, mask, pair_weights, axis_name, block_size)
+    z = stack(views)
+    if len(z) < 2:
+        raise ValueError(f"a pairwise loss needs at least two views, got {len(z)}")
+    return _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_size)
 
 
 @partial(jax.jit, static_argnames=("axis_name", "block_size"))
-def _mean_directional_ce(views, temperature, mask, pair_weights, axis_name, block_size):
-    z = stack(views)
+def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_size):
     k, n, _ = z.shape
-    if k < 2:
-        raise ValueError(f"a pairwise loss needs at least two views, got {k}")
     tau = jnp.broadcast_to(temperatures.shaped(temperature, z, (), (k, k)), (k, k))
     weights = jnp.ones((k, k), z.dtype) if pair_weights is None else jnp.asarray(pair_weights, z.dtype)
     if weights.shape != (k, k):
@@ -267,7 +267,10 @@ def _mean_directional_ce(views, temperature, mask, pair_weights, axis_name, bloc
             offset=lax.axis_index(axis_name) * n,
         )
     negatives: blocked.Negatives
-    negatives = blocked.whole(rows) if block_size is None else blocked.blocked(rows, block_size)
+    if block_size is None:
+        negatives = blocked.whole(rows)
+    else:
+        negatives = blocked.blocked(rows, min(block_size, rows.candidates.shape[1]))
     forward, backward = negatives
     if axis_name is not None:
         backward = _over_devices(backward, axis_name)

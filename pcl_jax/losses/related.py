@@ -1,7 +1,5 @@
 """Three relatives of the pairwise loss for users of K views, over the same similarities, masks and dtypes."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -52,15 +50,13 @@ def supervised_contrastive(
         Khosla et al., Supervised contrastive learning, NeurIPS 2020, Eq. (2).
     """
     temperatures.check_positive(temperature)
-    return _supervised_contrastive(views, labels, temperature, mask)
+    return _supervised_contrastive(stack(views), jnp.asarray(labels), temperature, mask)
 
 
 @jax.jit
-def _supervised_contrastive(views, labels, temperature, mask):
-    z = stack(views)
+def _supervised_contrastive(z, labels, temperature, mask):
     k, n, d = z.shape
     tau = temperatures.shaped(temperature, z, ())
-    labels = jnp.asarray(labels)
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape [n] = {(n,)}, got {labels.shape}")
     present = presence(mask, k, n)
@@ -105,8 +101,8 @@ def simclr_nt_xent(
     References:
         Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020.
     """
-    n = jnp.shape(views[min(views)])[0] if isinstance(views, Mapping) else jnp.shape(views)[1]
-    return supervised_contrastive(views, jnp.arange(n), temperature=temperature, mask=mask)
+    z = stack(views)
+    return supervised_contrastive(z, jnp.arange(z.shape[1]), temperature=temperature, mask=mask)
 
 
 def sigmoid_loss(
@@ -147,15 +143,15 @@ def sigmoid_loss(
         Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023, Algorithm 1.
     """
     temperatures.check_positive(temperature)
-    return _sigmoid_loss(views, temperature, bias, mask)
+    z = stack(views)
+    if len(z) < 2:
+        raise ValueError(f"a pairwise loss needs at least two views, got {len(z)}")
+    return _sigmoid_loss(z, temperature, bias, mask)
 
 
 @jax.jit
-def _sigmoid_loss(views, temperature, bias, mask):
-    z = stack(views)
+def _sigmoid_loss(z, temperature, bias, mask):
     k, n, _ = z.shape
-    if k < 2:
-        raise ValueError(f"a pairwise loss needs at least two views, got {k}")
     tau = temperatures.shaped(temperature, z, ())
     present = presence(mask, k, n)
     z = unit(z, present)

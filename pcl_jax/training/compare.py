@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from pcl_jax.training.runs import Row, evaluate
 from pcl_jax.training.study import Probe, Study, Task
-
-Row = Mapping[str, Any]
 
 WAYS = {
     "supervised": "supervised",
@@ -53,5 +51,4 @@ def compare(
     runs = list(grid(fold, study.views, pretrained, repeats, probes=probes))
     done = study.done()
     for number, run in enumerate(runs, start=1):
-        row = study.probe(run, done) if isinstance(run, Probe) else study.finetune(run, done)
-        yield number, len(runs), row
+        yield number, len(runs), evaluate(study, run, done)

@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from pcl_jax.encoders import Classifier
 from pcl_jax.metrics import uar
 from pcl_jax.training.devices import everywhere
 from pcl_jax.training.fold_data import FoldData
-from pcl_jax.training.networks import init_encoder
+from pcl_jax.training.networks import encode, init_encoder
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
 
@@ -82,14 +82,17 @@ def train_step(
     return apply_gradient(state, gradient, state.statistics, learning_rate), value
 
 
-def _logits(model: Model, params: Variables, features, scale: Scale, *, key: jax.Array | None = None):
-    rngs = {} if key is None else {"dropout": key}
-    representation = model.encoder.apply(
-        {"params": params["encoder"]}, features, train=key is not None, rngs=rngs
-    )
-    return model.classifier.apply(
-        {"params": params["classifier"]}, (representation - scale.mean) * scale.scale
-    )
+def _logits(
+    model: Model,
+    params: Variables,
+    features: Ragged | Array,
+    scale: Scale,
+    *,
+    key: jax.Array | None = None,
+) -> Float[Array, "n c"]:
+    representation = encode(model.encoder, params["encoder"], features, key=key)
+    scaled = (representation - scale.mean) * scale.scale
+    return cast(jax.Array, model.classifier.apply({"params": params["classifier"]}, scaled))
 
 
 _STATIC = ("capacity", "full_length", "model")
@@ -123,7 +126,7 @@ def _predict(params, scale, packed, rows, *, capacity, full_length, model):
 @partial(jax.jit, static_argnames=_STATIC)
 def _represent(params, packed, rows, *, capacity, full_length, model):
     features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
-    return model.encoder.apply({"params": params}, features)
+    return encode(model.encoder, params, features)
 
 
 def represent(

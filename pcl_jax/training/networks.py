@@ -6,7 +6,7 @@ encoder are dictionary look-ups.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import linen as nn
@@ -46,21 +46,26 @@ class Networks:
         self, params: Variables, statistics: Variables, features: Features, *, key: jax.Array | None = None
     ) -> tuple[dict[str, Float[Array, "n d"]], Variables]:
         """Projections z of each view, and the new batch statistics. With a key: training mode."""
-        train = key is not None
         projections, new_statistics = {}, {}
         for index, (view, encoder) in enumerate(self.encoders):
-            rngs = {"dropout": jax.random.fold_in(key, index)} if train else {}
-            representation = encoder.apply(
-                {"params": params["encoder"][view]}, features[view], train=train, rngs=rngs
-            )
+            own_key = None if key is None else jax.random.fold_in(key, index)
+            representation = encode(encoder, params["encoder"][view], features[view], key=own_key)
             projections[view], updated = self.head.apply(
                 {"params": params["head"][view], "batch_stats": statistics[view]},
                 representation,
-                train=train,
+                train=key is not None,
                 mutable=["batch_stats"],
             )
             new_statistics[view] = updated["batch_stats"]
         return projections, new_statistics
+
+
+def encode(
+    encoder: nn.Module, params: Variables, features: Ragged | Array, *, key: jax.Array | None = None
+) -> Float[Array, "n d"]:
+    """Representations of a batch. With a key: training mode, dropout drawn from it."""
+    rngs = {} if key is None else {"dropout": key}
+    return cast(jax.Array, encoder.apply({"params": params}, features, train=key is not None, rngs=rngs))
 
 
 def init_encoder(

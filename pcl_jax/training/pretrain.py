@@ -31,7 +31,7 @@ def loss_of(
     temperature: float,
     axis_name: str | None = None,
     key: jax.Array | None = None,
-) -> tuple[jax.Array, tuple[Variables, dict[str, jax.Array]]]:
+) -> tuple[jax.Array, tuple[Variables, dict[str, Array]]]:
     """Eq. (3) on the projections of a batch; beside it the new batch statistics and the projections.
 
     The negatives are those of the whole batch, on however many devices it lies; `axis_name` is for

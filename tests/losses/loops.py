@@ -24,10 +24,10 @@ def directional(anchors, candidates, temperature, anchor_present=None, candidate
     candidate_present = [True] * n if candidate_present is None else candidate_present
     rows = [m for m in range(n) if candidate_present[m]]
     losses = []
-    for position, l in enumerate(rows):
-        if anchor_present[l]:
+    for position, row in enumerate(rows):
+        if anchor_present[row]:
             losses.append(
-                cross_entropy([cosine(anchors[l], candidates[m]) for m in rows], position, temperature)
+                cross_entropy([cosine(anchors[row], candidates[m]) for m in rows], position, temperature)
             )
     return math.fsum(losses) / len(losses) if losses else None
 
@@ -38,9 +38,9 @@ def paper(views, temperature):
 
     def of_pair(i, j):
         total = 0.0
-        for l in range(n):
-            total += cross_entropy([cosine(views[i][l], views[j][m]) for m in range(n)], l, temperature)
-            total += cross_entropy([cosine(views[j][l], views[i][m]) for m in range(n)], l, temperature)
+        for row in range(n):
+            total += cross_entropy([cosine(views[i][row], views[j][m]) for m in range(n)], row, temperature)
+            total += cross_entropy([cosine(views[j][row], views[i][m]) for m in range(n)], row, temperature)
         return total / n
 
     return sum(of_pair(i, j) for i in range(k) for j in range(k) if i != j) / math.comb(k, 2)

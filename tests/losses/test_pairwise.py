@@ -1,22 +1,22 @@
 import math
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import loops
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
 
 from pcl_jax.losses import mean_directional_ce, nt_xent, pairwise_nt_xent
 
 WITNESS = dict(np.load(Path(__file__).parents[1] / "reference" / "losses_torch.npz"))
 TEMPERATURES = [1e-3, 1e-2, 0.07, 0.5, 1.0]
-# Many small programs that each run once: halves the time to compile them.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 either = pytest.mark.parametrize("block_size", [None, 4], ids=["whole", "blocked"])
 
 
@@ -49,7 +49,7 @@ def test_nt_xent_is_equation_1(temperature):
 
 @pytest.mark.usefixtures("x64")
 @either
-@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("k", [2, 5])
 def test_pairwise_is_equation_3_as_printed(k, block_size):
     views = random_views(1, k, 7, 6)
     expected = loops.paper(views, 0.3)
@@ -70,14 +70,14 @@ def test_torch_cross_entropy_agrees_in_value_and_gradient():
 @pytest.mark.parametrize(("witness", "k", "pairs"), [("clip", 2, 1), ("clip_sum", 3, 3)])
 def test_open_clip_agrees_in_value_and_gradients(witness, k, pairs, block_size):
     tau = WITNESS["temperature"]
-    function = quick(jax.value_and_grad(partial(mean_directional_ce, block_size=block_size), argnums=0))
-    value, d_views = function(WITNESS["views"][:k], temperature=tau)
+
+    def function(views, temperature):
+        return mean_directional_ce(views, temperature=temperature, block_size=block_size)
+
+    value, (d_views, d_tau) = jax.jit(jax.value_and_grad(function, (0, 1)))(WITNESS["views"][:k], tau)
     close(value * pairs, WITNESS[witness])
     close(d_views * pairs, WITNESS[witness + "_views"][:k])
     # d/dtau = d/dscale * dscale/dtau, and scale = 1 / tau.
-    d_tau = quick(
-        jax.grad(lambda t: mean_directional_ce(WITNESS["views"][:k], temperature=t, block_size=block_size))
-    )(tau)
     close(d_tau * pairs, -WITNESS[witness + "_scale"] / tau**2)
 
 
@@ -94,7 +94,7 @@ def test_all_gradients_are_the_slopes_of_the_loops(block_size):
             views, temperature=temperature, mask=mask, pair_weights=weights, block_size=block_size
         )
 
-    gradients = quick(jax.grad(function, (0, 1, 2)))(views, temperature, weights)
+    gradients = jax.jit(jax.grad(function, (0, 1, 2)))(views, temperature, weights)
     arguments = [views, temperature, weights]
     for position, (at, gradient) in enumerate(zip(arguments, gradients, strict=True)):
         for _ in range(3):
@@ -122,8 +122,7 @@ def check_any_shape(shape, seed, temperature, absent, per_view, block_size):
             blocked = pairwise_nt_xent(views, temperature=temperature, mask=mask, block_size=block_size)
             return jnp.stack([whole, blocked])
 
-        values = quick(both)(views)
-        gradients = quick(jax.jacrev(both))(views)
+        values, gradients = map(np.asarray, jax.jit(lambda v: (both(v), jax.jacrev(both)(v)))(views))
     expected = loops.pairwise(views, temperature, mask)
     close(values, [expected, expected])
     assert np.all(values >= 0)
@@ -132,7 +131,7 @@ def check_any_shape(shape, seed, temperature, absent, per_view, block_size):
     close(np.sum(gradients * towards, (1, 2, 3)), [slope, slope], rtol=1e-5, atol=1e-6 / temperature)
     close(gradients[0], gradients[1], rtol=1e-9, atol=1e-10 / temperature)
     absent_rows = ~np.broadcast_to(mask, (k, n))
-    assert np.all(np.asarray(gradients)[:, absent_rows] == 0)
+    assert np.all(gradients[:, absent_rows] == 0)
 
 
 any_shape = given(
@@ -166,7 +165,7 @@ def test_many_shapes_and_masks_agree_with_the_loops(**case):
 def test_invariances(block_size):
     rng = np.random.default_rng(4)
     views = random_views(5, 3, 10, 6)
-    loss = quick(lambda v: pairwise_nt_xent(v, temperature=0.2, block_size=block_size))
+    loss = jax.jit(lambda v: pairwise_nt_xent(v, temperature=0.2, block_size=block_size))
     expected = loss(views)
     rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     close(loss(views[:, rng.permutation(10)]), expected)
@@ -183,7 +182,7 @@ def test_invariances(block_size):
 def test_the_gradient_is_orthogonal_to_every_row(block_size):
     """Follows from the invariance to the rows' lengths."""
     views = random_views(6, 2, 10, 6)
-    gradient = quick(jax.grad(partial(pairwise_nt_xent, temperature=0.2, block_size=block_size)))(views)
+    gradient = jax.jit(jax.grad(partial(pairwise_nt_xent, temperature=0.2, block_size=block_size)))(views)
     close(np.sum(np.asarray(gradient) * views, axis=2), np.zeros((2, 10)))
 
 
@@ -235,7 +234,7 @@ def test_every_temperature_on_every_embedding_is_finite_and_right(block_size):
         return pairwise_nt_xent(views, temperature=temperature, block_size=block_size)
 
     single = jax.jit(jax.value_and_grad(loss))
-    double = quick(jax.value_and_grad(lambda v, t: pairwise_nt_xent(v, temperature=t)))
+    double = jax.jit(jax.value_and_grad(lambda v, t: pairwise_nt_xent(v, temperature=t)))
     for name, views in embeddings().items():
         views = views.astype(np.float32)
         for temperature in TEMPERATURES:
@@ -247,37 +246,41 @@ def test_every_temperature_on_every_embedding_is_finite_and_right(block_size):
             resolution = 8 * np.finfo(np.float32).eps / temperature
             close(value, expected, rtol=1e-5, atol=resolution)
             with jax.enable_x64(True):
-                _, exact = double(views.astype(float), temperature)
+                exact = np.asarray(double(views.astype(float), temperature)[1])
             # In units of the row's length, and of the largest that a gradient can be: 1 / temperature.
             length = np.linalg.norm(views.astype(float), axis=2, keepdims=True)
             difference = np.abs(np.asarray(gradient, float) - exact) * length * temperature
             assert difference.max() < 2 * resolution + 1e-5, (name, temperature)
 
 
-def test_aligned_views_cost_exactly_nothing_at_low_temperature():
-    """Rounding does not make a cross-entropy negative, nor leave a gradient of 1 / temperature."""
-    base = np.random.default_rng(9).normal(size=(40, 32)).astype(np.float32)
-    for block_size in (None, 16):
-        function = partial(pairwise_nt_xent, temperature=1e-3, block_size=block_size)
-        value, gradient = jax.value_and_grad(function)(jnp.stack([base, base]))
-        assert value == 0
-        assert np.abs(gradient).max() < 1e-5
+@either
+def test_a_loss_near_zero_keeps_its_digits(block_size):
+    """log sum exp less the positive would be 0 or rounding, of two terms of 1 / temperature = 20."""
+    views = jnp.stack([jnp.eye(8), 3 * jnp.eye(8)])
+    function = jax.jit(
+        jax.value_and_grad(partial(mean_directional_ce, temperature=0.05, block_size=block_size))
+    )
+    value, gradient = function(views)
+    close(value, math.log1p(7 * math.exp(-20)), rtol=1e-5)
+    # The softmax of one negative, over the temperature, in two directions.
+    close(gradient[0, 0, 1], math.exp(-20) / 0.05 / 8, rtol=1e-5)
 
 
 @either
 def test_a_zero_row_gets_no_gradient_and_others_get_theirs(block_size):
     views = random_views(10, 2, 6, 4).astype(np.float32)
     views[0, 2] = 0
-    gradient = jax.grad(partial(pairwise_nt_xent, block_size=block_size))(views)
+    gradient = jax.jit(jax.grad(partial(pairwise_nt_xent, block_size=block_size)))(views)
     assert np.all(gradient[0, 2] == 0)
     assert np.all(np.any(np.asarray(gradient[1]) != 0, axis=1))
 
 
-@either
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    ("dtype", "block_size"), [(jnp.bfloat16, None), (jnp.bfloat16, 4), (jnp.float16, None)]
+)
 def test_half_precision_is_accumulated_in_float32(dtype, block_size):
     views = jnp.asarray(random_views(11, 2, 40, 8), dtype)
-    function = jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.05, block_size=block_size))
+    function = jax.jit(jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.05, block_size=block_size)))
     value, gradient = function(views)
     expected, gradient_32 = function(views.astype(jnp.float32))
     assert value.dtype == jnp.float32
@@ -322,7 +325,7 @@ def test_padded_rows_leave_the_smaller_batch(block_size):
     views = random_views(14, 3, 9, 5)
     padded = np.insert(views, [0, 4, 4, 9], np.nan, axis=1)
     mask = ~np.isnan(padded[0, :, 0])
-    function = quick(jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size)))
+    function = jax.jit(jax.value_and_grad(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size)))
     value, gradient = function(views)
     value_padded, gradient_padded = function(padded, mask=mask)
     close(value_padded, value)
@@ -335,7 +338,7 @@ def test_padded_rows_leave_the_smaller_batch(block_size):
 def test_missing_views(block_size):
     views = random_views(15, 3, 8, 5)
     mask = np.random.default_rng(15).random((3, 8)) < 0.6
-    function = quick(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
+    function = jax.jit(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
     close(function(views, mask=mask), loops.pairwise(views, 0.1, mask))
     mask = np.array([[True], [False], [True]]) & np.ones(8, bool)
     close(function(views, mask=mask), function(views[[0, 2]]))
@@ -349,8 +352,8 @@ def test_an_absent_row_is_neither_anchor_positive_nor_negative_but_its_other_vie
     def entropy(i, j, rows, among):
         return np.mean(
             [
-                loops.cross_entropy([loops.cosine(views[i, l], views[j, m]) for m in among], l, 0.5)
-                for l in rows
+                loops.cross_entropy([loops.cosine(views[i, row], views[j, m]) for m in among], row, 0.5)
+                for row in rows
             ]
         )
 
@@ -359,11 +362,10 @@ def test_an_absent_row_is_neither_anchor_positive_nor_negative_but_its_other_vie
 
 
 @either
-@pytest.mark.parametrize("shape", [(6,), (2, 6)])
-def test_everything_absent_costs_nothing(shape, block_size):
+def test_everything_absent_costs_nothing(block_size):
     views = jnp.full((2, 6, 4), jnp.nan)
-    function = partial(pairwise_nt_xent, mask=jnp.zeros(shape, bool), block_size=block_size)
-    value, gradient = jax.value_and_grad(function)(views)
+    function = partial(pairwise_nt_xent, mask=jnp.zeros(6, bool), block_size=block_size)
+    value, gradient = jax.jit(jax.value_and_grad(function))(views)
     assert value == 0
     assert np.all(gradient == 0)
 
@@ -371,7 +373,7 @@ def test_everything_absent_costs_nothing(shape, block_size):
 def test_nothing_in_common_costs_nothing():
     views = np.float32(random_views(17, 2, 4, 3))
     mask = np.array([[True, True, False, False], [False, False, True, True]])
-    value, gradient = jax.value_and_grad(partial(pairwise_nt_xent, mask=mask))(views)
+    value, gradient = jax.jit(jax.value_and_grad(partial(pairwise_nt_xent, mask=mask)))(views)
     assert value == 0
     assert np.all(gradient == 0)
 
@@ -393,7 +395,7 @@ def test_mask_of_one_direction():
 @either
 def test_pair_weights(block_size):
     views = random_views(19, 3, 8, 5)
-    function = quick(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
+    function = jax.jit(partial(pairwise_nt_xent, temperature=0.1, block_size=block_size))
     one = np.zeros((3, 3))
     one[2, 0] = 0.7
     close(function(views, pair_weights=one), 4 * nt_xent(views[2], views[0], temperature=0.1))
@@ -427,6 +429,9 @@ def test_views_by_name_mean_the_same_inside_and_outside_of_jit():
     expected = pairwise_nt_xent(np.stack([egemaps, mel, wav2vec2]), pair_weights=weights)
     close(pairwise_nt_xent(views, pair_weights=weights), expected)
     close(jax.jit(partial(pairwise_nt_xent, pair_weights=weights))(views), expected)
+    # An OrderedDict keeps its order through jit, and a mapping need not be known to JAX at all.
+    close(pairwise_nt_xent(OrderedDict(views), pair_weights=weights), expected)
+    close(pairwise_nt_xent(MappingProxyType(views), pair_weights=weights), expected)
 
 
 @pytest.mark.usefixtures("x64")
@@ -438,18 +443,16 @@ def test_vmap_is_a_loop(block_size):
     def function(views, mask):
         return pairwise_nt_xent(views, temperature=0.2, mask=mask, block_size=block_size)
 
-    values, gradients = quick(jax.vmap(jax.value_and_grad(function)))(batch, mask)
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(function)))(batch, mask)
+    one = jax.jit(jax.grad(function))
     for b in range(3):
         close(values[b], loops.pairwise(batch[b], 0.2, mask[b]))
-        close(
-            gradients[b],
-            jax.grad(lambda v, m: pairwise_nt_xent(v, temperature=0.2, mask=m))(batch[b], mask[b]),
-        )
+        close(gradients[b], one(batch[b], mask[b]))
 
 
 def test_whole_can_be_differentiated_twice():
     views = np.float32(random_views(25, 2, 3, 2))
-    hessian = jax.hessian(partial(pairwise_nt_xent, temperature=1.0))(views).reshape(12, 12)
+    hessian = jax.jit(jax.hessian(partial(pairwise_nt_xent, temperature=1.0)))(views).reshape(12, 12)
     assert np.all(np.isfinite(hessian))
     close(hessian, hessian.T, rtol=1e-4, atol=1e-4)
 
@@ -472,8 +475,6 @@ def test_whole_can_be_differentiated_twice():
     ],
 )
 def test_errors_name_the_thing_and_the_value(views, options, message, monkeypatch):
-    import jaxtyping
-
     # The types would catch some of these first, as they do in all other tests.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
@@ -481,5 +482,5 @@ def test_errors_name_the_thing_and_the_value(views, options, message, monkeypatc
 
 
 def test_types_are_executed():
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(jaxtyping.TypeCheckError):
         pairwise_nt_xent(np.ones((2, 4, 3)), mask=np.ones(5, bool))

@@ -8,8 +8,8 @@
 
 Values and gradients in float64 of
 - `torch.nn.functional.cross_entropy` over cosine similarities, the directional loss of Eq. (1);
-- open_clip's `ClipLoss` (open_clip/loss.py: `get_logits`, `forward`), with a learned scale, for two views, and
-  summed over the pairs of three;
+- open_clip's `ClipLoss` (open_clip/loss.py: `get_logits`, `forward`), with a learned scale, for two views,
+  and summed over the pairs of three;
 - open_clip's `SigLipLoss` (`get_logits`, `_loss`), with a learned scale and bias;
 - `lalign` and `lunif` as printed in Wang and Isola (2020), Figure 5.
 """

@@ -1,17 +1,19 @@
 """SpeechModel: an architecture and its parameters in one pytree; hidden_states: what it makes of audio."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
-from pcl_jax.views.speech_models.whisper import WhisperArchitecture
+from pcl_jax.views.speech_models.whisper import WhisperArchitecture, sinusoids
 
 Family: TypeAlias = Literal["wav2vec2", "hubert", "whisper"]
 
@@ -88,8 +90,6 @@ def hidden_states(
     states: Any = a.module(model.dtype).apply({"params": model.parameters}, waveforms, seen)
     if lengths is not None:
         own = jnp.arange(states[0].shape[1]) < a.frames(lengths)[:, None]
-        # Each by itself: a `where` over the stack is fused with all that made it, and XLA's CPU
-        # compiler then takes minutes over a tiny model (jax 0.10.2).
         states = [jnp.where(own[..., None], state, 0) for state in states]
     return jnp.stack(states, axis=2)
 
@@ -99,8 +99,31 @@ def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float3
 
     It shows that a pipeline runs and nothing else; whatever it touches calls it "untrained stand-in".
     """
-    architecture = UNTRAINED_ARCHITECTURES[family]
-    waveform = jnp.zeros((1, architecture.shortest))
-    module = architecture.module(dtype)
-    parameters = jax.jit(module.init)(jax.random.key(UNTRAINED_SEED), waveform)["params"]
+    return random_model(family, UNTRAINED_ARCHITECTURES[family], dtype=dtype)
+
+
+def random_model(
+    family: Family,
+    architecture: Wav2Vec2Architecture | WhisperArchitecture,
+    *,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> SpeechModel:
+    """A model with weights of unit gain from a fixed seed; also what speed is measured with."""
+    rng = np.random.default_rng(UNTRAINED_SEED)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        match path[-1].key:
+            case "kernel":
+                value = rng.standard_normal(leaf.shape) / math.prod(leaf.shape[:-1]) ** 0.5
+            case "scale":
+                value = np.ones(leaf.shape)
+            case "bias":
+                value = np.zeros(leaf.shape)
+            case _:
+                value = sinusoids(*leaf.shape)
+        return jnp.asarray(value, leaf.dtype)
+
+    waveform = jax.ShapeDtypeStruct((1, architecture.shortest), jnp.float32)
+    shapes: Any = jax.eval_shape(architecture.module(dtype).init, jax.random.key(0), waveform)
+    parameters = jax.tree.map_with_path(draw, shapes["params"])
     return SpeechModel(parameters, architecture, family, dtype)

@@ -78,6 +78,10 @@ class SpeechModelView:
         return self.family
 
     @property
+    def normalised(self) -> bool:
+        return False
+
+    @property
     def checkpoint(self) -> str:
         return self.config.checkpoint or DEFAULT_CHECKPOINTS[self.family]
 
@@ -184,8 +188,8 @@ class SpeechModelView:
             if not peak <= FLOAT16_MAX:
                 layer = "input of the transformer" if state == 0 else f"layer {state}"
                 raise OverflowError(
-                    f"{self.title}: hidden state {state} ({layer}) reaches {peak:.3g}, float16 ends at "
-                    f"{FLOAT16_MAX:g}: this checkpoint's features cannot be stored"
+                    f"{self.title}: hidden state {state} ({layer}) reaches {peak:.3g} (inf: or is not "
+                    f"a number), float16 ends at {FLOAT16_MAX:g}: this checkpoint's features cannot be stored"
                 )
         for place, row in enumerate(batch.rows):
             t = self.model.architecture.frames(int(batch.lengths[place]))
@@ -219,5 +223,6 @@ def _stored(
 ) -> tuple[Float16[Array, "n t h d"], Float[Array, " h"]]:
     """What the store keeps, and the largest absolute value of each state before it became float16."""
     states = hidden_states(model, waveforms, lengths=lengths, masked=masked)
-    # Not a number stays one through a maximum.
-    return states.astype(jnp.float16), jnp.abs(states).max(axis=(0, 1, 3)).astype(jnp.float32)
+    # XLA's maximum on a CPU passes over what is not a number.
+    size = jnp.where(jnp.isnan(states), jnp.inf, jnp.abs(states))
+    return states.astype(jnp.float16), size.max(axis=(0, 1, 3)).astype(jnp.float32)

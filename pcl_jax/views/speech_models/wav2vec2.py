@@ -5,6 +5,7 @@ Two layouts: base (group norm over time after the first convolution, post-norm t
 large / XLS-R (layer norm after every convolution, pre-norm transformer).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,10 +68,13 @@ class Wav2Vec2Architecture:
         return None
 
     def frames(self, samples):
-        """Valid frames of so many samples (an integer, or an array of them): 749 for 15 s at 16 kHz."""
-        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
+        """Valid frames of so many samples (an integer, or an array of them): 749 for 15 s at 16 kHz.
+
+        (n - 400) // 320 + 1, which is what the layers' own (n - kernel) // stride + 1 make one after
+        the other. Seven divisions in a row are not only longer: XLA's CPU compiler repeats each inside
+        the next and takes a minute over them (jax 0.10.2).
+        """
+        return (samples - self.shortest) // math.prod(self.conv_strides) + 1
 
     def module(self, dtype: str) -> "Wav2Vec2":
         return Wav2Vec2(self, dtype)
@@ -125,7 +129,6 @@ class Wav2Vec2(nn.Module):
         """
         a, dtype = self.architecture, self.dtype
         x = waveforms.astype(dtype)[..., None]
-        remaining = lengths
         for i, (channels, kernel, stride) in enumerate(
             zip(a.conv_channels, a.conv_kernels, a.conv_strides, strict=True)
         ):
@@ -140,14 +143,13 @@ class Wav2Vec2(nn.Module):
                 precision=precision(dtype),
                 name=f"conv_{i}",
             )(x)
-            if remaining is not None:
-                remaining = (remaining - kernel) // stride + 1
             if a.conv_norm == "layer":
                 x = layer_norm(CONV_NORM_EPSILON, dtype, f"conv_norm_{i}")(x)
             elif i == 0:
-                x = TimeNorm(dtype, name="conv_norm_0")(x, _valid(remaining, x.shape[1]))
+                inside = None if lengths is None else (lengths - kernel) // stride + 1
+                x = TimeNorm(dtype, name="conv_norm_0")(x, _valid(inside, x.shape[1]))
             x = gelu(x)
-        valid = _valid(remaining, x.shape[1])
+        valid = _valid(None if lengths is None else a.frames(lengths), x.shape[1])
 
         if a.projection_norm:
             x = layer_norm(a.epsilon, dtype, "projection_norm")(x)

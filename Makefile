@@ -1,0 +1,67 @@
+# Everything starts here; `make` alone prints the targets.
+PYTHON ?= python3
+CORPUS ?= demo
+ROOT ?=
+FOLD ?= 1
+VIEWS ?= mel egemaps
+SEED ?= 0
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+FLAGS := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT)) --views $(VIEWS) --seed $(SEED)
+
+.DEFAULT_GOAL := help
+.PHONY: help install pretrain corpus test test-slow check lint format contract types lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "Variables: FOLD=1..5 CORPUS=demo|iemocap|emodb|ravdess|crema_d|table ROOT=folder VIEWS=\"mel egemaps\" SEED=0 ARGS=\"any other flag of pcl\""
+
+install: $(READY) ## the virtual environment, from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pcl_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Give another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+pretrain: $(READY) ## pre-train on FOLD, then compare few labels with and without it
+	$(BIN)/pcl pretrain $(FLAGS) --fold $(FOLD) --compare $(ARGS)
+
+corpus: $(READY) ## count CORPUS and list what is wrong with it
+	$(BIN)/pcl corpus $(FLAGS) $(ARGS)
+
+test: $(READY) ## the tests, without the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY) ## whole runs
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: lint contract types test ## all that must pass before a commit
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+contract: $(READY) ## who may import whom
+	$(BIN)/lint-imports
+
+types: $(READY) ## pyright
+	$(BIN)/basedpyright --level error
+
+lock: $(READY) ## renew requirements.lock
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+clean: ## forget the environment and caches; features, runs and the demo stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

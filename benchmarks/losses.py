@@ -1,0 +1,250 @@
+"""Time and peak memory of a training step's loss and gradient: ours against the losses people use today.
+
+    python benchmarks/losses.py --torch-python PYTHON [--rows 128 1024 4096 16384] [--views 2 3]
+
+`--torch-python` is the interpreter of an environment with `torch` and `pytorch-metric-learning`, for example
+made by `uv venv torch && uv pip install --python torch torch==2.13.0 pytorch-metric-learning`; without it the
+torch columns are left out. About ten minutes on 2 cores. Prints a Markdown table.
+
+What is compared, all in float32 with d = 128, temperature 0.07 and the gradient with respect to the rows:
+
+- ours: `pairwise_nt_xent`, whole and with `block_size=512`;
+- optax: `optax.losses.ntxent` on both views' rows together (SimCLR's loss, the only one that optax has). It
+  compares 2 n rows with each other, so at equal n it has twice the similarities of two views;
+- pml: `pytorch_metric_learning.losses.NTXentLoss(0.07)`, likewise;
+- clip: the formula of open_clip's `ClipLoss` in torch, summed over the pairs of views.
+
+Every implementation lives in a process of its own that is asked for one measurement at a time, in turn, so
+that a busy machine is busy for all. The time is the least of the rounds. Memory: the growth of the process's
+peak resident set over the one just before, for all alike; `XLA` beside it is what XLA says of its temporary
+buffers. A size that would need more than `--limit-gib` is not run; what it would need is printed instead.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+D, TEMPERATURE = 128, 0.07
+
+
+def data(k, n):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(1, n, D)) + rng.normal(size=(k, n, D))).astype("float32")
+
+
+def jax_steps():
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from pcl_jax.losses import pairwise_nt_xent
+
+    def ntxent(views):
+        labels = jnp.tile(jnp.arange(views.shape[1]), views.shape[0])
+        return optax.losses.ntxent(views.reshape(-1, D), labels, TEMPERATURE)
+
+    losses = {
+        "whole": lambda v: pairwise_nt_xent(v, temperature=TEMPERATURE),
+        "blocked": lambda v: pairwise_nt_xent(v, temperature=TEMPERATURE, block_size=512),
+        "optax": ntxent,
+    }
+
+    def prepare(name, k, n):
+        views = data(k, n)
+        compiled = jax.jit(jax.value_and_grad(losses[name])).lower(views).compile()
+        analysis = compiled.memory_analysis()
+        temporary = analysis.temp_size_in_bytes if analysis else 0
+        views = jax.device_put(views)
+        return lambda: jax.block_until_ready(compiled(views)), temporary
+
+    return prepare
+
+
+def torch_steps():
+    import torch  # pyright: ignore[reportMissingImports]
+    import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+    from pytorch_metric_learning.losses import NTXentLoss  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def clip(views):
+        u = F.normalize(views, dim=2)
+        labels = torch.arange(views.shape[1])
+        total = 0
+        for i in range(len(u)):
+            for j in range(i + 1, len(u)):
+                logits = u[i] @ u[j].T / TEMPERATURE
+                total = total + (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+        return total
+
+    metric = NTXentLoss(TEMPERATURE)
+
+    def pml(views):
+        return metric(views.reshape(-1, D), torch.arange(views.shape[1]).repeat(len(views)))
+
+    losses = {"clip": clip, "pml": pml}
+
+    def prepare(name, k, n):
+        views = torch.tensor(data(k, n), requires_grad=True)
+
+        def step():
+            views.grad = None
+            losses[name](views).backward()
+
+        return step, None
+
+    return prepare
+
+
+def serve(family):
+    """Answers requests, one JSON line each, on standard input and output."""
+    prepare = {"jax": jax_steps, "torch": torch_steps}[family]()
+    steps = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        key = request["name"], request["k"], request["n"]
+        answer = {}
+        if key not in steps:
+            steps.clear()
+            step, answer["temporary"] = prepare(*key)
+            if request.get("run", True):
+                step_before = resident_peak()
+                step()
+                answer["resident"] = resident_peak() - step_before
+                steps[key] = step
+        else:
+            answer["seconds"] = least_of(steps[key])
+        print(json.dumps(answer), flush=True)
+
+
+def least_of(step, share_s=0.3):
+    """The least time of as many steps as fit into a share of the round, at least one."""
+    begin, least = time.perf_counter(), float("inf")
+    while True:
+        start = time.perf_counter()
+        step()
+        least = min(least, time.perf_counter() - start)
+        if time.perf_counter() - begin > share_s:
+            return least
+
+
+def resident_peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Worker:
+    def __init__(self, python, family, name):
+        self.name = name
+        self.process = subprocess.Popen(
+            [python, __file__, "--serve", family], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, **request):
+        """The worker's answer; None if it died, of memory for example."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps({"name": self.name, **request}), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        return json.loads(answer) if answer else None
+
+    def close(self):
+        self.process.communicate()
+
+
+def torch_bytes(name, k, n):
+    """What torch, which cannot be asked in advance, holds at least."""
+    if name == "clip":
+        return 4 * 5 * (k * (k - 1) // 2) * n * n  # logits and softmax of both directions, and a gradient
+    # One matrix of every positive pair against every negative pair, as float32: cubic in n. Seen: 4 of them.
+    return 4 * (k * (k - 1) * n) * (k * n * (k * n - k))
+
+
+def measure(python, family, name, k, n, limit):
+    """Starts a worker and warms it up; None and a reason where it would need too much."""
+    worker = Worker(python, family, name)
+    is_jax = family == "jax"
+    compiled = worker.ask(k=k, n=n, run=False) if is_jax else None
+    needs = compiled["temporary"] if compiled else torch_bytes(name, k, n)
+    if needs > limit:
+        worker.close()
+        return None, needs
+    answer = worker.ask(k=k, n=n)
+    if answer is None:
+        worker.close()
+        return None, needs
+    return worker, {"temporary": needs if is_jax else None, "resident": answer["resident"]}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, nargs="+", default=[128, 1024, 4096, 16384])
+    parser.add_argument("--views", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--torch-python")
+    parser.add_argument("--limit-gib", type=float, default=14, help="per process; up to three run at a time")
+    parser.add_argument("--seconds", type=float, default=10, help="for the rounds of one line of the table")
+    parser.add_argument("--serve", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
+    contestants = [("jax", "whole"), ("jax", "blocked"), ("jax", "optax")]
+    if arguments.torch_python:
+        contestants += [("torch", "clip"), ("torch", "pml")]
+    names = [name for _, name in contestants]
+    print("| k | n | " + " | ".join(f"{name}: time, memory" for name in names) + " |")
+    print("|---|---|" + "---|" * len(names))
+    for k in arguments.views:
+        for n in arguments.rows:
+            print(line(k, n, contestants, arguments), flush=True)
+
+
+def line(k, n, contestants, arguments):
+    limit = arguments.limit_gib * 2**30
+    workers, facts = {}, {}
+    for family, name in contestants:
+        python = arguments.torch_python if family == "torch" else sys.executable
+        workers[name], facts[name] = measure(python, family, name, k, n, limit)
+    seconds = {name: [] for name, worker in workers.items() if worker}
+    start, rounds = time.perf_counter(), 0
+    while rounds < 3 or (time.perf_counter() - start < arguments.seconds and rounds < 100):
+        for name in seconds:
+            seconds[name].append(workers[name].ask(k=k, n=n)["seconds"])
+        rounds += 1
+    for worker in workers.values():
+        if worker:
+            worker.close()
+    cells = []
+    for _, name in contestants:
+        if name not in seconds:
+            cells.append(f"not run: over {size(facts[name])}")
+        else:
+            cells.append(
+                cell(min(seconds[name]), min(seconds["whole"]) if "whole" in seconds else None, facts[name])
+            )
+    return f"| {k} | {n} | " + " | ".join(cells) + " |"
+
+
+def cell(least, reference, fact):
+    ratio = f" ({least / reference:.2g}x)" if reference else ""
+    memory = f"{size(fact['resident'])}"
+    if fact["temporary"] is not None:
+        memory += f", XLA {size(fact['temporary'])}"
+    return f"{1e3 * least:.3g} ms{ratio}, {memory}"
+
+
+def size(n):
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.3g} {unit}"
+        n /= 1024
+    return f"{n:.3g} TiB"
+
+
+if __name__ == "__main__":
+    main()

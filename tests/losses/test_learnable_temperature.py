@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pcl_jax.losses import clamped_temperature, mean_directional_ce
+
+
+def test_is_the_exponential_between_the_bounds():
+    parameter = jnp.log(jnp.array([0.001, 0.01, 0.07, 1.0, 20.0]))
+    np.testing.assert_allclose(clamped_temperature(parameter), [0.01, 0.01, 0.07, 1.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "pull", "moves"),
+    [
+        (0.07, 1, True),
+        (0.07, -1, True),
+        (0.001, 1, False),
+        (0.001, -1, True),
+        (20.0, 1, True),
+        (20.0, -1, False),
+    ],
+)
+def test_beyond_a_bound_only_the_way_back_is_open(temperature, pull, moves):
+    """`pull` is the sign of the loss's derivative; descent goes the other way."""
+    gradient = jax.grad(lambda theta: pull * clamped_temperature(theta))(jnp.log(temperature))
+    expected = pull * np.clip(temperature, 0.01, 1.0) if moves else 0
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_descent_finds_the_best_temperature_from_outside_of_the_bounds():
+    """The reason for it all: `exp(clip(theta))` would stay where it starts."""
+    clean, noise = jax.random.normal(jax.random.key(0), (2, 64, 16))
+    views = jnp.stack([clean, clean + noise])
+
+    @jax.jit
+    def step(theta):
+        return theta - 0.5 * jax.grad(
+            lambda t: mean_directional_ce(views, temperature=clamped_temperature(t))
+        )(theta)
+
+    theta = jnp.log(5.0)
+    for _ in range(100):
+        theta = step(theta)
+    grid = jnp.geomspace(0.01, 1, 200)
+    best = grid[jnp.argmin(jax.jit(jax.vmap(lambda t: mean_directional_ce(views, temperature=t)))(grid))]
+    np.testing.assert_allclose(jnp.exp(theta), best, rtol=0.05)
+
+
+def test_the_bounds_must_be_in_order():
+    with pytest.raises(ValueError, match=r"0 < minimum < maximum, got 1\.0 and 0\.5"):
+        clamped_temperature(jnp.float32(0), minimum=1.0, maximum=0.5)

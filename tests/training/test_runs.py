@@ -1,0 +1,275 @@
+"""Whole small runs: resume, refusal of foreign checkpoints, no leakage, any number of views."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pcl_jax import records
+from pcl_jax.checkpoint import ENCODERS, CheckpointError
+from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.metrics import uar
+from pcl_jax.training.compare import compare
+from pcl_jax.training.runs import evaluate, pretrain
+from pcl_jax.training.study import Probe, Task
+from tests.training.conftest import SETTINGS, VIEWS, FakeView, small_corpus
+
+
+def record_of(study, folder: Path) -> dict:
+    return study.done()[study.relative(folder)]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(epochs: int):
+    def watch(row, most):
+        if row["epoch"] == epochs:
+            raise Stopped
+
+    return watch
+
+
+def test_a_stopped_pretraining_goes_on_to_the_same_parameters(make_study):
+    whole, broken = make_study(runs="whole"), make_study(runs="broken")
+    straight = record_of(whole, pretrain(whole, 1))
+    for epochs in (1, 3):
+        with pytest.raises(Stopped):
+            pretrain(broken, 1, stop_after(epochs))
+        assert not (broken.pretraining_folder(1) / ENCODERS).exists()
+    folder = pretrain(broken, 1)
+    assert record_of(broken, folder)["params_digest"] == straight["params_digest"]
+    epochs = [json.loads(line)["epoch"] for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4]
+    losses = [
+        [json.loads(line)["loss"] for line in (s.pretraining_folder(1) / "epochs.jsonl").open()]
+        for s in (whole, broken)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_seed_and_only_the_seed_decides(make_study):
+    digests = {
+        (runs, seed): record_of(study, pretrain(study, 1))["params_digest"]
+        for runs, seed in (("a", 0), ("b", 0), ("c", 1))
+        for study in [make_study(runs=runs, seed=seed)]
+    }
+    assert digests["a", 0] == digests["b", 0] != digests["c", 1]
+
+
+def test_a_finished_run_is_not_done_again(make_study):
+    study = make_study()
+    task = Task(1, "egemaps", pretrain(study, 1))
+    first = evaluate(study, task)
+    pretrain(study, 1, stop_after(1))
+    assert evaluate(study, task) == json.loads(json.dumps(first))
+    assert len(list(records.read(study.runs))) == 2
+
+
+def test_a_checkpoint_of_another_fold_corpus_or_feature_is_refused(make_study):
+    study = make_study()
+    run = pretrain(study, 1)
+    with pytest.raises(CheckpointError, match=r"fold 1, not 2 .*test speakers"):
+        evaluate(study, Task(2, "egemaps", run))
+    smaller = make_study(runs="other", corpus=small_corpus(per_speaker=7))
+    with pytest.raises(CheckpointError, match="utterances and sessions"):
+        evaluate(smaller, Task(1, "egemaps", run))
+    raw = make_study(runs="raw", settings=replace(SETTINGS, normalise="none"))
+    with pytest.raises(CheckpointError, match="normalise fold, not none"):
+        evaluate(raw, Task(1, "egemaps", run))
+    with pytest.raises(CheckpointError, match="no pre-trained encoders"):
+        evaluate(study, Task(1, "egemaps", study.runs / "nothing"))
+
+
+def test_a_damaged_checkpoint_says_so(make_study):
+    study = make_study()
+    run = pretrain(study, 1)
+    (run / ENCODERS).write_bytes((run / ENCODERS).read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        evaluate(study, Task(1, "egemaps", run))
+
+
+def test_nothing_of_the_test_session_reaches_training(make_study):
+    """Spoil the test session's features: the pre-trained parameters are the same to the bit."""
+
+    def spoil(utterance, values):
+        return values * 100 if utterance.session == 1 else values
+
+    clean, spoiled = make_study(runs="clean"), make_study(runs="spoiled", spoil=spoil)
+    digests = [record_of(s, pretrain(s, 1))["params_digest"] for s in (clean, spoiled)]
+    assert digests[0] == digests[1]
+    tuned = [evaluate(s, Task(1, "mel", s.pretraining_folder(1)))["params_digest"] for s in (clean, spoiled)]
+    assert tuned[0] == tuned[1]
+
+
+def test_every_test_utterance_is_predicted_once_and_scored_by_hand(make_study):
+    study = make_study()
+    row = evaluate(study, Task(3, "egemaps", None, fraction=0.5, repeat=2))
+    lines = (study.runs / row["run"] / "predictions.csv").read_text().splitlines()[1:]
+    ids, truth, prediction = zip(*(line.split(",") for line in lines), strict=True)
+    expected = {u.id: u.emotion for u in study.corpus.utterances if u.session == 3 and u.emotion != "other"}
+    assert dict(zip(ids, truth, strict=True)) == expected
+    assert len(ids) == len(expected)
+    index = {name: i for i, name in enumerate(study.corpus.classes)}
+    numbers = [np.array([index[name] for name in names]) for names in (truth, prediction)]
+    assert row["uar"] == pytest.approx(uar(*numbers, 4))
+    # sessions 1, 2 and 5 have 6 speakers of two utterances a class, half of which are labelled;
+    # "happy" has one a speaker
+    assert row["n_labelled"] == 3 * 6 + 3
+
+
+def test_a_frozen_encoder_stays_and_a_tuned_one_moves(make_study):
+    from safetensors.numpy import load_file
+
+    study = make_study()
+    run = pretrain(study, 1)
+    before = load_file(run / ENCODERS)
+    for frozen in (True, False):
+        row = evaluate(study, Task(1, "mel", run, frozen=frozen))
+        after = load_file(study.runs / row["run"] / "model.safetensors")
+        names = [name for name in before if name.startswith("mel.")]
+        same = [np.array_equal(before[n], after[n.replace("mel.", "encoder.", 1)]) for n in names]
+        assert all(same) if frozen else not any(same)
+
+
+def test_features_that_say_the_emotion_are_learned(make_study):
+    settings = replace(SETTINGS, finetuning=replace(SETTINGS.finetuning, epochs=40, learning_rate=1e-2))
+    study = make_study(settings=settings)
+    assert evaluate(study, Task(1, "egemaps"))["uar"] > 0.6
+    assert evaluate(study, Probe(1, "mel", "probe-raw"))["uar"] > 0.8
+
+
+def test_a_fold_in_one_call_runs_everything_once(make_study):
+    study = make_study()
+    run = pretrain(study, 1)
+    rows = [row for _, _, row in compare(study, 1, run, {0.5: 2, 1.0: 1}, probes=True)]
+    assert len(rows) == 3 * 2 * 6 == len({row["run"] for row in rows})
+    by_subset = {}
+    for row in rows:
+        by_subset.setdefault((row["fraction"], row["repeat"]), set()).add(row["n_labelled"])
+    assert all(len(sizes) == 1 for sizes in by_subset.values())
+
+
+def test_two_local_devices_give_the_epochs_of_one(make_study):
+    settings = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, epochs=1))
+    views = (
+        replace(VIEWS[0], encoder_of=lambda: SpectrogramEncoder(channels=(4, 4, 8), dropout=0.0)),
+        VIEWS[1],
+    )
+    rows = []
+    for count in (1, 2):
+        study = make_study(runs=f"on{count}", settings=settings, views=views, devices=count)
+        rows.append(json.loads((pretrain(study, 1) / "epochs.jsonl").read_text()))
+    for name in ("loss", "validation_loss", "retrieval"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-4), name
+
+
+def test_a_fourth_view_is_an_object_and_a_name(make_study):
+    """Hidden states and a second vector join mel and eGeMAPS: nothing else is told of them."""
+    states = FakeView(
+        "states",
+        lambda: Wav2Vec2Encoder(widths=(8, 8)),
+        lambda rng, emotion: rng.normal(emotion, size=(int(rng.integers(5, 15)), 3, 6)).astype(np.float32),
+        normalised=False,
+    )
+    rhythm = FakeView(
+        "rhythm",
+        lambda: FunctionalsEncoder(widths=(8,)),
+        lambda rng, emotion: rng.normal(emotion, size=5).astype(np.float32),
+    )
+    study = make_study(views=(*VIEWS, states, rhythm))
+    run = pretrain(study, 1)
+    assert record_of(study, run)["views"] == ["mel", "egemaps", "states", "rhythm"]
+    assert evaluate(study, Task(1, "states", run))["uar"] > 0
+
+
+def test_one_view_cannot_be_pulled_together(make_study):
+    with pytest.raises(ValueError, match="give at least two"):
+        pretrain(make_study(views=VIEWS[:1]), 1)
+
+
+def test_too_few_utterances_for_a_batch_is_said(make_study):
+    settings = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, batch=128))
+    with pytest.raises(ValueError, match="48 training utterances, fewer than one batch of 128"):
+        pretrain(make_study(settings=settings), 1)
+
+
+def test_normalising_by_speaker_uses_each_speakers_own_audio(make_study):
+    """A speaker whose features are all shifted and scaled comes out as if they were not."""
+
+    def louder(utterance, values):
+        return values * 3 + 50 if utterance.speaker == "1F" else values
+
+    settings = replace(SETTINGS, normalise="speaker")
+    plain = make_study(runs="plain", settings=settings).data(1)
+    loud = make_study(runs="loud", settings=settings, spoil=louder).data(1)
+    for view in ("mel", "egemaps"):
+        a, b = (np.asarray(d.features[view].values) for d in (plain, loud))
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_missing_functionals_are_imputed_counted_and_never_passed_on(make_study):
+    data = make_study().data(1)
+    assert data.imputed["egemaps"] > 0 == data.imputed["mel"]
+    for packed in data.features.values():
+        assert np.isfinite(np.asarray(packed.values)).all()
+
+
+@pytest.mark.slow
+def test_killed_at_any_instant_the_same_command_goes_on_to_the_same_parameters(tmp_path):
+    """SIGKILL a real `pcl pretrain` of the demo again and again; compare with one left alone."""
+    command = [
+        *(sys.executable, "-c", "from pcl_jax.cli import main; main()"),
+        *("pretrain", "--fold", "1", "--epochs", "12", "--features", str(tmp_path / "features")),
+        *("--root", str(tmp_path / "demo"), "--runs"),
+    ]
+
+    def digest(runs: Path) -> str:
+        (row,) = records.read(runs)
+        return row["params_digest"]
+
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    subprocess.run([*command, str(tmp_path / "left")], check=True, env=environment, timeout=900)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+        try:
+            process.wait(timeout=float(rng.uniform(4, 14)))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        else:
+            assert process.returncode == 0
+            break
+    assert digest(tmp_path / "killed") == digest(tmp_path / "left")
+
+
+def test_a_second_process_on_the_same_run_is_told(make_study):
+    study = make_study()
+    folder = study.pretraining_folder(1)
+    folder.mkdir(parents=True)
+    holder = textwrap.dedent(f"""
+        import fcntl, sys
+        lock = open({str(folder / "states.lock")!r}, "wb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print("held", flush=True)
+        sys.stdin.read()
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(CheckpointError, match="another process"):
+            pretrain(study, 1)
+        process.kill()
+    assert jax.device_count() == 8
