@@ -31,10 +31,7 @@ def by_hand(params, x: np.ndarray) -> np.ndarray:
         b = np.asarray(params[layer]["bias"], np.float64)
         padded = np.pad(x, ((1, 1), (0, 0)))
         out = np.array(
-            [
-                np.einsum("kc,kco->o", padded[i : i + kernel], w) + b
-                for i in range(len(padded) - kernel + 1)
-            ]
+            [np.einsum("kc,kco->o", padded[i : i + kernel], w) + b for i in range(len(padded) - kernel + 1)]
         )
         out = np.maximum(out, 0)
         x = np.array([np.maximum(out[2 * i], out[2 * i + 1]) for i in range(len(out) // 2)])
@@ -115,7 +112,9 @@ def test_flattened_frames_are_in_order_of_time():
     np.testing.assert_allclose(flat.reshape(2, 186, 128).mean(axis=1), pooled, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("encoder", [SpectrogramEncoder(initial="torch"), FunctionalsEncoder(initial="torch")])
+@pytest.mark.parametrize(
+    "encoder", [SpectrogramEncoder(initial="torch"), FunctionalsEncoder(initial="torch")]
+)
 def test_torch_initialisation_is_uniform_within_its_bound(encoder):
     features = pack([spectrogram(20)]) if isinstance(encoder, SpectrogramEncoder) else jnp.zeros((1, 88))
     for layer in encoder.init(jax.random.key(3), features)["params"].values():

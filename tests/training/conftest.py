@@ -103,3 +103,13 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """These tests run many small programs once: compiling is all their time."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

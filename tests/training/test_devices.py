@@ -16,9 +16,7 @@ from pcl_jax.training.state import start
 
 DEVICES = 8
 RNG = np.random.default_rng(1)
-NETWORKS = Networks(
-    (("mel", SpectrogramEncoder()), ("egemaps", FunctionalsEncoder())), ProjectionHead()
-)
+NETWORKS = Networks((("mel", SpectrogramEncoder()), ("egemaps", FunctionalsEncoder())), ProjectionHead())
 
 
 @pytest.fixture(scope="module")

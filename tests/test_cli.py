@@ -1,0 +1,143 @@
+"""The command: exit codes, one clear line, the interface that scripts rely on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pcl_jax import cli
+
+
+def pcl(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command."""
+    with pytest.raises(SystemExit) as stop:
+        command = cli.parse([str(word) for word in words])
+        cli.guarded(lambda: cli.run(command), debug=command.debug)
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+@pytest.fixture
+def emodb(tmp_path: Path) -> Path:
+    """Ten speakers, four emotions, half a second of tone each, in EMO-DB's names."""
+    root = tmp_path / "emodb"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
+        for letter in "WNTF":
+            tone = 0.1 * np.sin(np.arange(8000) * rng.uniform(0.05, 0.1)) + 0.01 * rng.normal(size=8000)
+            soundfile.write(root / f"{speaker}a01{letter}a.wav", tone, 16_000)
+    return root
+
+
+def flags(tmp_path: Path, root: Path) -> list:
+    return ["--corpus", "emodb", "--root", root, "--features", tmp_path / "f", "--runs", tmp_path / "r"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("pretrain", "--views", "mel"), "needs two views"),
+        (("pretrain", "--views", "mel", "colour"), "unknown view 'colour'"),
+        (("pretrain", "--views", "mel", "mel"), "twice"),
+        (("pretrain", "--corpus", "iemocap"), "--root"),
+        (("finetune", "--view", "mel"), "either --pretrained RUN or --supervised"),
+        (("finetune", "--view", "mel", "--supervised", "--frozen"), "needs --pretrained"),
+        (("finetune", "--view", "mel", "--supervised", "--fraction", "2"), "--fraction 2"),
+        (("corpus", "--targets", "a=b", "a=c"), "a"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(capsys, words, says):
+    code, _, err = pcl(capsys, *words)
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("--fold", "9"), ("--nonsense",), ("--epochs", "many")])
+def test_a_flag_that_cannot_be_is_exit_code_2(capsys, words):
+    code, _, err = pcl(capsys, "pretrain", *words)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_a_missing_corpus_is_one_line_and_exit_code_1_and_debug_shows_the_traceback(capsys, tmp_path):
+    words = ["extract", *flags(tmp_path, tmp_path / "nowhere")]
+    code, _, err = pcl(capsys, *words)
+    assert code == 1
+    assert "nowhere" in err
+    assert "Traceback" not in err
+    assert "Traceback" in pcl(capsys, *words, "--debug")[2]
+
+
+def test_corpus_json_has_what_scripts_read(capsys, tmp_path, emodb):
+    code, out, _ = pcl(capsys, "corpus", "--json", *flags(tmp_path, emodb))
+    assert code == 0
+    counts = json.loads(out)
+    assert counts["utterances"] == 40
+    assert counts["targets"] == {"neutral": 10, "angry": 10, "sad": 10, "happy": 10}
+    assert counts["per_session"]["1"]["angry"] == 2
+    assert counts["subsets"] == {"target": 40, "all": 40, "out_of_distribution": 0}
+    assert counts["problems"] == []
+
+
+def test_all_bad_audio_is_listed_nothing_is_lost_and_skip_goes_on(capsys, tmp_path, emodb):
+    soundfile.write(emodb / "03a01Wa.wav", np.zeros(8000), 16_000)
+    soundfile.write(emodb / "08a01Na.wav", np.full(300, 0.1), 16_000)
+    words = ["extract", "--workers", 1, *flags(tmp_path, emodb)]
+    code, _, err = pcl(capsys, *words)
+    assert code == 1
+    assert "03a01Wa.wav" in err
+    assert "08a01Na.wav" in err
+    assert "Traceback" not in err
+    code, _, err = pcl(capsys, *words, "--on-bad-audio", "skip")
+    assert code == 0
+    assert "skipped 03a01Wa" in err
+
+
+def test_from_audio_to_records(capsys, tmp_path, emodb):
+    """The documented commands on a corpus of tones, to the end."""
+    common = [*flags(tmp_path, emodb), "--workers", 1, "--views", "mel", "egemaps"]
+    small = ["--epochs", 2, "--batch", 8]
+    code, out, err = pcl(capsys, "pretrain", *common, "--fold", 2, *small, "--temperature", 0.25)
+    assert (code, err) == (0, "")
+    run = next(line for line in out.splitlines() if line.startswith("run: ")).removeprefix("run: ")
+    how = [("--supervised",), ("--pretrained", run, "--frozen"), ("--pretrained", run)]
+    for words in how:
+        code, out, _ = pcl(
+            capsys, "finetune", *common, "--fold", 2, "--view", "egemaps", *words, "--fraction", 0.5, *small
+        )
+        assert code == 0
+    rows = [json.loads(line) for line in (tmp_path / "r" / "records.jsonl").read_text().splitlines()]
+    assert [row["method"] for row in rows] == ["pretraining", "supervised", "pairwise-cl", "pairwise-cl"]
+    assert [row["temperature"] for row in rows] == [0.25, None, 0.25, 0.25]
+    assert [row["frozen"] for row in rows] == [False, False, True, False]
+    needed = {
+        "experiment", "corpus", "fold", "view", "method", "frozen", "fraction", "n_labelled", "repeat",
+        "temperature", "seed", "uar", "wa", "recall", "epochs", "seconds", "versions", "config_digest",
+        "device", "params_digest",
+    }  # fmt: skip
+    assert all(needed <= set(row) for row in rows)
+    assert all(row["n_labelled"] == 12 for row in rows[1:])
+    code, _, err = pcl(capsys, "finetune", *common, "--fold", 3, "--view", "mel", "--pretrained", run)
+    assert code == 1
+    assert "fold 2, not 3" in err
+
+
+def test_authors_preset_changes_defaults_and_flags_still_win():
+    command = cli.parse(["pretrain", "--preset", "authors", "--encoders.init", "flax"])
+    assert isinstance(command, cli.Pretrain)
+    assert (command.mel.log, command.normalise, command.encoders.spectral_pool) == (False, "none", "flatten")
+    assert command.encoders.init == "flax"
+    assert command.pretraining.plateau_factor == 0.5
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, pcl_jax; print(sorted({'jax', 'numpy', 'flax', 'librosa'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,73 @@
+"""Fine-tuning's options, by what must not change."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from pcl_jax.training.finetune import Scale, finetune, represent
+from pcl_jax.training.networks import init_encoder
+from tests.training.conftest import SETTINGS
+
+CONFIG = SETTINGS.finetuning
+
+
+def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
+    data, model = study.data(1), study.model(view)
+    if encoder is None:
+        encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
+    rows = data.labelled(data.train)
+    return encoder, finetune(
+        data, model, rows, config, pretrained=encoder, frozen=frozen, repeat=repeat, seed=0, mesh=study.mesh
+    )
+
+
+def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_no_noise(make_study):
+    study = make_study()
+    silent = replace(CONFIG, frozen_dropout=False, batch=256)
+    losses = [[row["loss"] for row in run(study, config)[1].history] for config in (silent, silent, CONFIG)]
+    assert losses[0] == losses[1] != losses[2]
+    # full-batch logistic regression with a small rate only goes down
+    assert losses[0] == sorted(losses[0], reverse=True)
+
+
+def test_a_repeat_names_the_random_start(make_study):
+    study = make_study()
+    first, again, other = (run(study, CONFIG, repeat=r)[1].params["classifier"] for r in (0, 0, 1))
+    same = jax.tree.map(np.array_equal, first, again)
+    assert all(jax.tree.leaves(same))
+    assert not np.array_equal(first["Dense_0"]["kernel"], other["Dense_0"]["kernel"])
+
+
+def test_standardising_is_blind_to_the_scale_of_the_representation(make_study):
+    """Scale the last layer of a ReLU encoder by 1000: the same predictions, which without it differ."""
+    study = make_study()
+    config = replace(CONFIG, standardise=True)
+    encoder, plain = run(study, config, view="egemaps")
+    louder = encoder | {"Dense_1": jax.tree.map(lambda leaf: leaf * 1000, encoder["Dense_1"])}
+    _, scaled = run(study, config, view="egemaps", encoder=louder)
+    assert np.array_equal(plain.test, scaled.test)
+    np.testing.assert_allclose(scaled.scale.mean, plain.scale.mean * 1000, rtol=1e-4)
+    _, without = run(study, CONFIG, view="egemaps", encoder=louder)
+    assert without.scale == Scale()
+    assert not np.array_equal(without.test, plain.test)
+
+
+def test_standardising_uses_training_utterances_alone(make_study):
+    study = make_study()
+    encoder, result = run(study, replace(CONFIG, standardise=True), view="egemaps")
+    data = study.data(1)
+    seen = represent(data, study.model("egemaps"), encoder, data.train, study.mesh)
+    np.testing.assert_allclose(result.scale.mean, seen.mean(axis=0), rtol=1e-5)
+
+
+def test_the_kept_epoch_is_the_first_best_on_validation(make_study):
+    study = make_study()
+    _, result = run(study, replace(CONFIG, epochs=8, learning_rate=1e-2), frozen=False)
+    scores = [row["validation_uar"] for row in result.history]
+    assert result.best_epoch == 1 + int(np.argmax(scores))
+    data = study.data(1)
+    truth = data.labels[data.labelled(data.validation)]
+    recalls = [np.mean(result.validation[truth == c] == c) for c in range(4)]
+    assert np.mean(recalls) == pytest.approx(max(scores))
