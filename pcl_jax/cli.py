@@ -144,9 +144,9 @@ def parse(arguments: Sequence[str]) -> Command:
     )
 
 
-def main() -> None:
-    """Entry point of `pcl`."""
-    command = parse(sys.argv[1:])
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `pcl`; the words of the command line by default."""
+    command = parse(sys.argv[1:] if arguments is None else arguments)
     guarded(lambda: run(command), debug=command.debug)
 
 

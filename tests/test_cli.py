@@ -15,8 +15,7 @@ from pcl_jax import cli
 def pcl(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one command."""
     with pytest.raises(SystemExit) as stop:
-        command = cli.parse([str(word) for word in words])
-        cli.guarded(lambda: cli.run(command), debug=command.debug)
+        cli.main([str(word) for word in words])
     out, err = capsys.readouterr()
     return int(stop.value.code or 0), out, err
 

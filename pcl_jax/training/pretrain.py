@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool
@@ -66,7 +67,8 @@ def train_step(
 def mean_retrieval(projections: Mapping[str, Array], mask: Bool[Array, " n"]) -> jax.Array:
     """Retrieval@1, averaged over the ordered pairs of different views; chance is 1 / n."""
     accuracy = retrieval_accuracy(projections, mask=mask)
-    return sum(accuracy.values()) / len(accuracy)
+    assert isinstance(accuracy, dict)  # of a mapping, a mapping
+    return jnp.stack(list(accuracy.values())).mean()
 
 
 _STATIC = ("capacity", "full_length", "networks", "temperature")

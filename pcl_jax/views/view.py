@@ -23,7 +23,7 @@ class View(Protocol):
 
     @property
     def on_device(self) -> bool:
-        """False: `features` runs in worker processes. True: in the main process, in batches, on the accelerator."""
+        """Whether `features` runs here, in batches, on the accelerator, and not in worker processes."""
         ...
 
     @property
