@@ -230,7 +230,7 @@ def test_two_processes_of_two_devices(tmp_path):
         for rank in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=90)[0] for process in processes]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -32,7 +32,7 @@ def main(address, rank, out):
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, num_processes=2, process_id=int(rank), initialization_timeout=60)
+    jax.distributed.initialize(address, num_processes=2, process_id=int(rank), initialization_timeout=180)
     assert (jax.device_count(), jax.local_device_count()) == (4, 2)
     mesh = jax.make_mesh((4,), ("data",), (AxisType.Auto,))
     weights, features, mask = data()
