@@ -4,8 +4,8 @@
 
 Paper (IEMOCAP, three views, 10 repeats): gains of up to 10-15 UAR at 2 and 5 % of the labels for mel
 and eGeMAPS, smaller for wav2vec 2.0. All folds are pre-trained first where they are not; finished
-runs are not repeated, so it can be stopped and started at will. On 2 CPU cores, two views and five
-repeats take about an hour on EMO-DB (535 utterances); see README.md for what came out.
+runs are not repeated, so it can be stopped and started at will. Two views and
+five repeats took 80 minutes on EMO-DB (535 utterances; 2 CPU cores busy with other work besides).
 
 Prints one Markdown table: per view and share, mean UAR in % over repeats (each repeat is the mean over
 the folds) with the half-width of its 95 % t-interval, tuned minus supervised, and the p of the

@@ -141,7 +141,8 @@ def evaluate(study: Study, run: Task | Probe, done: Mapping[str, Row] | None = N
     data = study.data(run.fold)
     rows = data.rows(study.subset(run.fold, run.fraction, run.repeat))
     if isinstance(run, Probe):
-        result = probing.probe(data, _vectors(study, run), rows)
+        vectors = _vectors(study, run.fold, run.view, run.method, run.pretrained)
+        result = probing.probe(data, vectors, rows)
         outcome = {"method": run.method, "epochs": 0, "best_epoch": 0, "params_digest": ""}
     else:
         result = finetuning.finetune(
@@ -192,7 +193,8 @@ def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> di
 
 
 @lru_cache(maxsize=8)
-def _vectors_of(study: Study, fold: int, view: str, method: str, pretrained: Path | None) -> np.ndarray:
+def _vectors(study: Study, fold: int, view: str, method: str, pretrained: Path | None) -> np.ndarray:
+    """What a probe reads: the same for all shares and repeats of a fold, so kept for a while."""
     data, model = study.data(fold), study.model(view)
     if method == "probe-raw":
         return probing.pooled(data, view)
@@ -201,11 +203,6 @@ def _vectors_of(study: Study, fold: int, view: str, method: str, pretrained: Pat
     else:
         params, _ = checkpoint.load_encoder(pretrained, view, **study.about(fold, [view]))
     return finetuning.represent(data, model, params, data.all, study.mesh)
-
-
-def _vectors(study: Study, run: Probe) -> np.ndarray:
-    """What a probe reads: the same for all shares and repeats of a fold, so kept for a while."""
-    return _vectors_of(study, run.fold, run.view, run.method, run.pretrained)
 
 
 def _save_finetuned(
