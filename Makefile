@@ -3,20 +3,22 @@ PYTHON ?= python3
 CORPUS ?= demo
 ROOT ?=
 FOLD ?= 1
-VIEWS ?= mel egemaps
+VIEWS ?=
+SPEECH_MODEL ?=
 SEED ?= 0
 ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
-FLAGS := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT)) --views $(VIEWS) --seed $(SEED)
+WHERE := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT))
+FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
 
 .DEFAULT_GOAL := help
 .PHONY: help install pretrain corpus test test-slow check lint format contract types lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: FOLD=1..5 CORPUS=demo|iemocap|emodb|ravdess|crema_d|table ROOT=folder VIEWS=\"mel egemaps\" SEED=0 ARGS=\"any other flag of pcl\""
+	@echo "Variables: FOLD=1..5 CORPUS=demo|iemocap|emodb|ravdess|crema_d|table ROOT=folder SPEECH_MODEL=name-or-folder VIEWS=\"mel egemaps wav2vec2|hubert|whisper\" SEED=0 ARGS=\"any other flag of pcl\""
 
 install: $(READY) ## the virtual environment, from requirements.lock
 
@@ -34,7 +36,7 @@ pretrain: $(READY) ## pre-train on FOLD, then compare few labels with and withou
 	$(BIN)/pcl pretrain $(FLAGS) --fold $(FOLD) --compare $(ARGS)
 
 corpus: $(READY) ## count CORPUS and list what is wrong with it
-	$(BIN)/pcl corpus $(FLAGS) $(ARGS)
+	$(BIN)/pcl corpus $(WHERE) $(ARGS)
 
 test: $(READY) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)

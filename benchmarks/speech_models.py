@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import soundfile
 
-from pcl_jax.config import Clip
+from pcl_jax.config import Clip, SpeechModels
 from pcl_jax.views.speech_models.model import random_model
-from pcl_jax.views.speech_models.view import SpeechModelConfig, SpeechModelView
+from pcl_jax.views.speech_models.view import SpeechModelView
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 
 SAMPLING_RATE = 16_000
@@ -71,8 +71,8 @@ def main() -> None:
     model = random_model("wav2vec2", architecture, dtype=arguments.dtype)
     views = {}
     for name, pad in (("bare", False), ("padded to 15 s", True)):
-        config = SpeechModelConfig("random weights", dtype=arguments.dtype, clip=Clip(pad=pad))
-        views[name] = SpeechModelView("wav2vec2", config)
+        config = SpeechModels(dtype=arguments.dtype, clip=Clip(pad=pad))
+        views[name] = SpeechModelView("wav2vec2", config=config)
         views[name].__dict__["model"] = model  # no checkpoint is read
 
     mean_s = audio_s / len(lengths)

@@ -16,19 +16,19 @@ much subset and initialisation matter, not how the next corpus would come out.
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
 import tyro
 
-from pcl_jax import cli, config
+from pcl_jax import cli, config, flags
 
 
 @dataclass(frozen=True)
-class SparseLabels(cli.Common):
+class SparseLabels(flags.OnFeatures):
     """Label-efficiency curves on all folds."""
 
-    folds: tuple[cli.Fold, ...] = (1, 2, 3, 4, 5)
+    views: flags.Views = ()
+    folds: tuple[flags.Fold, ...] = (1, 2, 3, 4, 5)
     """Test sessions."""
     repeats: int = 10
     """Subsets and initialisations per fold and share."""
@@ -36,7 +36,7 @@ class SparseLabels(cli.Common):
     """Shares of the labels."""
     pretraining: config.Pretraining = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
-    table_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    table_only: flags.Switch = False
     """Run nothing; print the table of what there is."""
 
 
@@ -45,7 +45,7 @@ def main(command: SparseLabels) -> None:
     from pcl_jax.training.compare import compare, grid
     from pcl_jax.training.runs import pretrain
 
-    study = cli.open_study(command, "sparse_labels")
+    study = cli.open_study(command, command.views, "sparse_labels")
     repeats = dict.fromkeys(command.fractions, command.repeats)
     rows = []
     for fold in command.folds:
@@ -75,9 +75,9 @@ def table(rows: Sequence[dict]) -> Iterator[str]:
     columns = WAYS | PROBES
     yield "| view | labels | n | " + " | ".join(columns.values()) + " | tuned - supervised | p |"
     yield "|---|---|---|" + "---|" * (len(columns) + 2)
-    for view in sorted({row["view"] for row in rows}):
+    for view in sorted({row["title"] for row in rows}):
         for fraction in sorted({row["fraction"] for row in rows}):
-            cell = [row for row in rows if row["view"] == view and row["fraction"] == fraction]
+            cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
             of = {name: per_repeat([row for row in cell if way(row) == name]) for name in columns}
             texts = []
             for values in of.values():
@@ -104,5 +104,5 @@ def per_repeat(rows: Sequence[dict]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command = tyro.cli(SparseLabels, default=cli.default(SparseLabels, sys.argv[1:]), description=__doc__)
+    command = tyro.cli(SparseLabels, default=flags.default(SparseLabels, sys.argv[1:]), description=__doc__)
     cli.guarded(lambda: main(command), debug=command.debug)

@@ -15,9 +15,9 @@ The map of the house; each line is one idea, one file. Importing this package im
     training      pre-train, fine-tune, compare                 Section 3.3
     checkpoint    latest and best; resume; refuse a foreign fold
     records       one row per finished run
-    cli           the command `pcl`
+    flags, cli    the command `pcl`
 
 A module imports only from those above it in architecture order:
 arrays; then config, encoders, losses, metrics, similarity, significance (strangers to each other);
-then corpora; views; batches, checkpoint, records; training; cli.
+then corpora; views; batches, checkpoint, records; training; flags, terminal; cli.
 """

@@ -23,6 +23,17 @@ ALIGNMENT = 8
 never mix two utterances."""
 
 
+class Rows(NamedTuple):
+    """Frames by reference: frame `[g, t]` is `values[rows[g, t]]`.
+
+    For frames that are costly to copy: a batch of hidden states is hundreds of megabytes, and all that an
+    encoder wants of them is one sum.
+    """
+
+    values: Float[Array, "_ h d"]
+    rows: Int[Array, "g t"]
+
+
 class Ragged(NamedTuple):
     """A batch of sequences of different lengths, laid end to end: nothing is computed for padding.
 
@@ -31,7 +42,8 @@ class Ragged(NamedTuple):
     which is what a convolution's own zero padding would be.
     """
 
-    frames: Float[Array, "g t ..."]
+    frames: Float[Array, "g t ..."] | Rows
+    """Hidden states may come as `Rows`; their frames beyond an utterance are then any."""
     owner: Int[Array, "g t"]
     """Which of its group's utterances the slot of a frame belongs to."""
     position: Int[Array, "g t"]

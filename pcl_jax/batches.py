@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from pcl_jax.arrays import Array, Ragged, slot_frames, slots
+from pcl_jax.arrays import Array, Ragged, Rows, slot_frames, slots
 
 
 def seeded(seed: int, *names: str | int) -> np.random.Generator:
@@ -84,7 +84,11 @@ def gather(
         owner, position = slots(lengths, capacity[view])
         index = jnp.take_along_axis(jnp.where(rows >= 0, packed.starts[rows], 0), owner, axis=1) + position
         inside = position < jnp.take_along_axis(own, owner, axis=1)
-        frames = packed.values[jnp.where(inside, index, 0)].astype(jnp.float32)
+        index = jnp.where(inside, index, 0)
+        if packed.values.ndim == 3:  # hidden states
+            batch[view] = Ragged(Rows(packed.values, index), owner, position, lengths)
+            continue
+        frames = packed.values[index].astype(jnp.float32)
         frames = jnp.where(inside.reshape(*inside.shape, *(1,) * (frames.ndim - 2)), frames, 0)
         batch[view] = Ragged(frames, owner, position, lengths)
     return batch

@@ -9,139 +9,21 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, Union
-
-import tyro
-from tyro.conf import arg, subcommand
+from typing import TYPE_CHECKING
 
 from pcl_jax import config
+from pcl_jax.flags import Command, Common, Corpus, Extract, Finetune, OnFeatures, Pretrain, parse
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
     from pcl_jax.training.study import Study
 
-Fold = Literal[1, 2, 3, 4, 5]
 COMPARED = {0.05: 3, 1.0: 1}
 """Share of the labels -> repeats, in the table after `pcl pretrain --compare`."""
 
 
 class UsageError(ValueError):
     """A command that cannot be meant: exit code 2."""
-
-
-@dataclass(frozen=True)
-class Common:
-    """What every command needs to know."""
-
-    corpus: Literal["demo", "iemocap", "emodb", "ravdess", "crema_d", "table"] = "demo"
-    """demo (synthetic), a known corpus, or a table of your own files."""
-    root: Path | None = None
-    """Its folder, or the table's CSV or Parquet file. The demo is made in ./demo."""
-    targets: tuple[str, ...] = ()
-    """Classes, and what is merged into them: neutral angry sad happy=happy+excited."""
-    features: Path = Path("features")
-    """Folder of extracted features."""
-    runs: Path = Path("runs")
-    """Folder of runs and their records."""
-    views: tuple[str, ...] = ("mel", "egemaps")
-    """Representations of the audio."""
-    seed: int = 0
-    """Names every random draw."""
-    workers: int | None = None
-    """Processes that extract features; None: all CPUs."""
-    on_bad_audio: Literal["error", "skip"] = "error"
-    """Unusable audio: stop and list all of it, or list it and go on without."""
-    devices: int | None = None
-    """Use the first so many devices; None: all."""
-    preset: Literal["sound", "authors"] = "sound"
-    """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
-    normalise: Literal["fold", "speaker", "none"] = "fold"
-    """Whose statistics scale mel and eGeMAPS: training utterances', each speaker's own, nobody's."""
-    mel: config.Mel = field(default_factory=config.Mel)
-    egemaps: config.Egemaps = field(default_factory=config.Egemaps)
-    encoders: config.Encoders = field(default_factory=config.Encoders)
-    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show the traceback of an error."""
-
-
-@dataclass(frozen=True)
-class Corpus(Common):
-    """Count utterances, emotions and hours, and list everything that is wrong with the folder."""
-
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON."""
-
-
-@dataclass(frozen=True)
-class Extract(Common):
-    """Compute the features that are not there yet."""
-
-
-@dataclass(frozen=True)
-class Pretrain(Common):
-    """Pairwise-CL on a fold's unlabelled training speech; goes on where it was stopped."""
-
-    fold: Fold = 1
-    """The test session; the one after it validates, the other three train."""
-    compare: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Then fine-tune at 5 % and 100 % of the labels, beside supervised training, and print a table."""
-    pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
-    finetuning: config.Finetuning = field(default_factory=config.Finetuning)
-
-
-@dataclass(frozen=True)
-class Finetune(Common):
-    """Train a classifier on labelled utterances, from a pre-trained or a fresh encoder, and test it."""
-
-    fold: Fold = 1
-    """The test session."""
-    view: str = "egemaps"
-    """Whose encoder."""
-    pretrained: Path | None = None
-    """Folder of a pre-training of this fold."""
-    supervised: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Start from a fresh encoder."""
-    frozen: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave the encoder as it is."""
-    fraction: float = 1.0
-    """Share of the labelled training utterances of each class, above 0, at most 1."""
-    repeat: int = 0
-    """Names the labelled subset and the random start."""
-    finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
-
-
-Command = Corpus | Extract | Pretrain | Finetune
-C = TypeVar("C", bound=Common)
-
-
-def default(command: type[C], arguments: Sequence[str]) -> C:
-    """The command with the defaults of the preset that these words ask for."""
-    words = " ".join(arguments).replace("--preset=", "--preset ").split()
-    authors = ("--preset", "authors") in pairwise(words)
-    chosen = config.authors() if authors else config.Settings()
-    known = {f.name for f in fields(command)}
-    values = {f.name: getattr(chosen, f.name) for f in fields(chosen) if f.name in known}
-    return command(preset="authors" if authors else "sound", **values)
-
-
-def parse(arguments: Sequence[str]) -> Command:
-    """The command of these words; ends the process with code 2 and a message if there is none."""
-    commands = {"corpus": Corpus, "extract": Extract, "pretrain": Pretrain, "finetune": Finetune}
-    choices = Union[  # noqa: UP007 - made at run time
-        tuple(
-            Annotated[command, subcommand(name, default=default(command, arguments))]
-            for name, command in commands.items()
-        )
-    ]
-    return tyro.cli(  # pyright: ignore[reportCallIssue]
-        choices,  # pyright: ignore[reportArgumentType]
-        prog="pcl",
-        description="Pairwise-CL: learn emotion from speech when labels are few.",
-        args=list(arguments),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -181,7 +63,7 @@ def run(command: Command) -> int:
         case Corpus():
             return show_corpus(command)
         case Extract():
-            open_study(command)
+            open_study(command, command.views)
         case Pretrain():
             pretrain(command)
         case Finetune():
@@ -189,11 +71,15 @@ def run(command: Command) -> int:
     return 0
 
 
+def require_root(command: Common) -> None:
+    if command.corpus != "demo" and command.root is None:
+        raise UsageError(f"--corpus {command.corpus} needs --root: where does it lie?")
+
+
 def read_corpus(command: Common) -> "CorpusRecord":
     from pcl_jax.corpora import parse_targets, read
 
-    if command.corpus != "demo" and command.root is None:
-        raise UsageError(f"--corpus {command.corpus} needs --root: where does it lie?")
+    require_root(command)
     try:
         targets = parse_targets(command.targets) if command.targets else None
     except ValueError as error:
@@ -213,33 +99,37 @@ def show_corpus(command: Corpus) -> int:
     return 0 if inspection.usable else 1
 
 
-def open_study(command: Common, experiment: str = "") -> "Study":
-    """The corpus with its features extracted, ready to train on."""
+def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") -> "Study":
+    """The corpus with the features of these views extracted, ready to train on."""
     from pcl_jax import terminal
     from pcl_jax.training.study import open_study
-    from pcl_jax.views.catalogue import catalogue
+    from pcl_jax.views.catalogue import catalogue, choose
 
-    known = catalogue(command.mel, command.egemaps)
-    for view in command.views:
-        if view not in known:
-            raise UsageError(f"unknown view {view!r} in --views; choose from {', '.join(known)}")
-    if len(set(command.views)) < len(command.views):
-        raise UsageError(f"--views {' '.join(command.views)} names a view twice")
+    require_root(command)
+    checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
+    try:
+        known = catalogue(command.mel, command.egemaps, command.speech, checkpoints)
+        choice = choose(known, views, checkpoints)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if choice.remark:
+        terminal.err.print(choice.remark, markup=False, highlight=False)
+    corpus = read_corpus(command)
     settings = config.Settings(
         command.mel,
         command.egemaps,
+        command.speech,
         command.normalise,
         command.encoders,
         getattr(command, "pretraining", config.Pretraining()),
         getattr(command, "finetuning", config.Finetuning()),
     )
-    corpus = read_corpus(command)
     if corpus.synthetic:
         terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
     with terminal.bar("extract") as progress:
         study = open_study(
             corpus,
-            {view: known[view] for view in command.views},
+            choice.views,
             settings,
             features=command.features,
             runs=command.runs,
@@ -259,9 +149,9 @@ def pretrain(command: Pretrain) -> None:
     from pcl_jax import terminal
     from pcl_jax.training import runs
 
-    if len(command.views) < 2:
+    if len(command.views) == 1:
         raise UsageError(f"--views {' '.join(command.views)}: pre-training needs two views or more")
-    study = open_study(command, "pretrain")
+    study = open_study(command, command.views, "pretrain")
     with terminal.bar(f"fold {command.fold}") as progress:
         run = runs.pretrain(
             study,
@@ -281,8 +171,7 @@ def pretrain(command: Pretrain) -> None:
     terminal.out.print(f"run: {run}")
     flags = terminal.flags_of(command.corpus, command.root)
     terminal.out.print(
-        f"next: pcl finetune {flags} --fold {command.fold} --view {command.views[-1]} "
-        f"--pretrained {run} --fraction 0.1"
+        f"next: pcl finetune {flags} --fold {command.fold} --view egemaps --pretrained {run} --fraction 0.1"
     )
 
 
@@ -297,9 +186,7 @@ def finetune(command: Finetune) -> None:
         raise UsageError("--frozen needs --pretrained: a fresh encoder that stays fresh learns nothing")
     if not 0 < command.fraction <= 1:
         raise UsageError(f"--fraction {command.fraction} is not a share of the labels; give 0 < P <= 1")
-    if command.view not in command.views:
-        raise UsageError(f"--view {command.view} is not among --views {' '.join(command.views)}")
-    study = open_study(command, "finetune")
+    study = open_study(command, (command.view,), "finetune")
     task = Task(
         command.fold, command.view, command.pretrained, command.frozen, command.fraction, command.repeat
     )

@@ -55,6 +55,23 @@ class Egemaps:
 
 
 @dataclass(frozen=True)
+class SpeechModels:
+    """How the hidden states of frozen speech models are made; which models is said by their checkpoints."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the model's products and residual stream; features are stored as float16 either way."""
+    normalise: Literal["never", "checkpoint"] = "never"
+    """`checkpoint`: utterances get zero mean and unit variance if the checkpoint's
+    `preprocessor_config.json` asks for it. torchaudio's bundle, which the paper used, does not."""
+    clip: Clip = field(default_factory=Clip)
+    """`pad=False`, and models that mask their padding anyway, compute no padding but their bucket's."""
+    batch_s: float | None = None
+    """Seconds of audio, padding included, that a model gets at once: bounds memory (about 13 MB a second
+    for wav2vec 2.0 base in float32), changes no value. None: single utterances on a CPU, whose cache is
+    small; 240 s on an accelerator."""
+
+
+@dataclass(frozen=True)
 class Encoders:
     """The view-level encoders' open choices; their sizes stand in `pcl_jax.encoders`."""
 
@@ -115,6 +132,7 @@ class Settings:
 
     mel: Mel = field(default_factory=Mel)
     egemaps: Egemaps = field(default_factory=Egemaps)
+    speech: SpeechModels = field(default_factory=SpeechModels)
     normalise: Literal["fold", "speaker", "none"] = "fold"
     """Whose statistics scale mel and eGeMAPS: the fold's training utterances; each speaker's own
     unlabelled audio, test speakers included (transductive); nobody's [A]."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from pcl_jax.arrays import Array, Ragged, within
+from pcl_jax.arrays import Array, Ragged, Rows, within
 
 Init = Literal["flax", "torch"]
 
@@ -53,6 +53,45 @@ def mean_over_frames(
     member = (owner[:, None] == jnp.arange(count)[:, None]) & valid[:, None]
     total = jnp.einsum("gnt,gtd->gnd", member.astype(x.dtype), x)
     return (total / jnp.maximum(member.sum(-1), 1)[..., None]).reshape(-1, x.shape[-1])
+
+
+@jax.custom_vjp
+def mix(
+    values: Float[Array, "_ h d"], rows: Int[Array, "g t"], weights: Float[Array, " h"]
+) -> Float[Array, "g t d"]:
+    """Weighted sum over the hidden states of each given frame: `gthd,h->gtd` of `values[rows]`.
+
+    As an einsum it would write the frames out, convert and read them again, ten times as long on a CPU.
+    The sum below is one loop over the frames where they lie; its gradient for the weights goes through the
+    frames in pieces that stay in the cache. There is no gradient for the frozen model's values.
+    """
+    return sum(values[rows, h].astype(jnp.float32) * weights[h] for h in range(values.shape[1]))  # pyright: ignore[reportReturnType]
+
+
+def _mix_forward(values, rows, weights):
+    return mix(values, rows, weights), (jnp.asarray(values), jnp.asarray(rows))
+
+
+def _mix_backward(residuals, gradient):
+    values, rows = residuals
+    (g, t), (_, h, d) = rows.shape, values.shape
+    piece = 64 if jax.default_backend() == "cpu" else 4096
+    beyond = -t % piece
+
+    def cut(x):
+        x = jnp.pad(x, [(0, 0), (0, beyond)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(g, -1, piece, *x.shape[2:]), 1, 0)
+
+    def add(total, one):
+        rows, gradient = one
+        products = [(values[rows, i].astype(jnp.float32) * gradient).sum(axis=(0, 1)) for i in range(h)]
+        return total + jnp.stack(products), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((h, d)), (cut(rows), cut(gradient)))
+    return None, None, total.sum(axis=1)
+
+
+mix.defvjp(_mix_forward, _mix_backward)
 
 
 class SpectrogramEncoder(nn.Module):
@@ -139,13 +178,20 @@ class Wav2Vec2Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: Ragged, *, train: bool = False) -> Float[Array, "n d"]:
-        states = jnp.asarray(features.frames)
-        weights = self.param("layer_weights", nn.initializers.ones, (states.shape[2],))
-        x = jnp.einsum("gthd,h->gtd", states, weights / weights.sum())
+        values, rows = _rows(features.frames)
+        weights = self.param("layer_weights", nn.initializers.ones, (values.shape[1],))
+        x = mix(values, rows, weights / weights.sum())
         for width in self.widths:
             x = nn.relu(_dense(width, x.shape[-1], self.initial)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1])
+
+
+def _rows(frames: Float[Array, "g t h d"] | Rows) -> Rows:
+    if isinstance(frames, Rows):
+        return frames
+    g, t = frames.shape[:2]
+    return Rows(jnp.asarray(frames).reshape(g * t, *frames.shape[2:]), jnp.arange(g * t).reshape(g, t))
 
 
 class ProjectionHead(nn.Module):

@@ -36,6 +36,8 @@ class Record:
     """The test session."""
     view: str
     """For pre-training: all views, joined by "+"."""
+    title: str
+    """The view as tables name it: a speech model with its checkpoint."""
     views: tuple[str, ...]
     """The views of the pre-training; () for a supervised run."""
     method: Method

@@ -72,9 +72,9 @@ def comparison(rows: Sequence[Row], title: str) -> Table:
         table.add_column(heading, justify="left" if heading == "view" else "right")
     for name in WAYS.values():
         table.add_column(f"{name}\nUAR   WA", justify="right")
-    for view in sorted({row["view"] for row in rows}):
+    for view in sorted({row["title"] for row in rows}):
         for fraction in sorted({row["fraction"] for row in rows}):
-            cell = [row for row in rows if row["view"] == view and row["fraction"] == fraction]
+            cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
             if not cell:
                 continue
             of = {name: [row for row in cell if way(row) == name] for name in WAYS}
@@ -93,7 +93,7 @@ def fold_title(study: Study, fold: int) -> str:
     name = f"{corpus.name} (SYNTHETIC speech)" if corpus.synthetic else corpus.name
     return (
         f"{name}, fold {fold}: test session {fold}, validation session {validation_session(fold)}; "
-        f"{', '.join(corpus.classes)}; views {', '.join(study.views)}; "
+        f"{', '.join(corpus.classes)}; views {study.title(study.views)}; "
         f"normalise={study.settings.normalise}; seed {study.seed}"
     )
 
@@ -104,7 +104,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
 
 def task_line(row: Row) -> str:
     """What a finished run was, and its UAR."""
-    return f"{row['view']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}: UAR {row['uar']:.1%}"
+    return f"{row['title']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}: UAR {row['uar']:.1%}"
 
 
 def pretrained_line(row: Row) -> str:

@@ -75,7 +75,7 @@ def test_a_missing_corpus_is_one_line_and_exit_code_1_and_debug_shows_the_traceb
 
 
 def test_corpus_json_has_what_scripts_read(capsys, tmp_path, emodb):
-    code, out, _ = pcl(capsys, "corpus", "--json", *flags(tmp_path, emodb))
+    code, out, _ = pcl(capsys, "corpus", "--json", "--corpus", "emodb", "--root", emodb)
     assert code == 0
     counts = json.loads(out)
     assert counts["utterances"] == 40
@@ -99,6 +99,26 @@ def test_all_bad_audio_is_listed_nothing_is_lost_and_skip_goes_on(capsys, tmp_pa
     assert "skipped 03a01Wa" in err
 
 
+def test_three_views_and_a_stand_in_that_no_table_or_record_hides(capsys, tmp_path, emodb):
+    common = [*flags(tmp_path, emodb), "--workers", 1, "--speech-model", "untrained", "--fold", 2]
+    small = ["--epochs", 1, "--batch", 8]
+    code, out, err = pcl(capsys, "pretrain", *common, *small)
+    assert (code, err) == (0, "")
+    run = next(line for line in out.splitlines() if line.startswith("run: ")).removeprefix("run: ")
+    assert "mel+egemaps+wav2vec2" in run
+    code, out, _ = pcl(capsys, "finetune", *common, *small, "--view", "wav2vec2", "--pretrained", run)
+    assert code == 0
+    assert "untrained stand-in" in out
+    rows = [json.loads(line) for line in (tmp_path / "r" / "records.jsonl").read_text().splitlines()]
+    assert [row["title"] for row in rows] == [
+        "mel, egemaps, wav2vec2 (untrained stand-in)", "wav2vec2 (untrained stand-in)",
+    ]  # fmt: skip
+    assert rows[1]["views"] == ["mel", "egemaps", "wav2vec2"]
+    code, _, err = pcl(capsys, "extract", *common[:-2], "--views", "whisper", "--speech-model", "nowhere")
+    assert code == 1
+    assert "nowhere" in err
+
+
 def test_from_audio_to_records(capsys, tmp_path, emodb):
     """The documented commands on a corpus of tones, to the end."""
     common = [*flags(tmp_path, emodb), "--workers", 1, "--views", "mel", "egemaps"]
@@ -109,7 +129,17 @@ def test_from_audio_to_records(capsys, tmp_path, emodb):
     how = [("--supervised",), ("--pretrained", run, "--frozen"), ("--pretrained", run)]
     for words in how:
         code, out, _ = pcl(
-            capsys, "finetune", *common, "--fold", 2, "--view", "egemaps", *words, "--fraction", 0.5, *small
+            capsys,
+            "finetune",
+            *common[:-3],
+            "--fold",
+            2,
+            "--view",
+            "egemaps",
+            *words,
+            "--fraction",
+            0.5,
+            *small,
         )
         assert code == 0
     rows = [json.loads(line) for line in (tmp_path / "r" / "records.jsonl").read_text().splitlines()]
@@ -123,7 +153,7 @@ def test_from_audio_to_records(capsys, tmp_path, emodb):
     }  # fmt: skip
     assert all(needed <= set(row) for row in rows)
     assert all(row["n_labelled"] == 12 for row in rows[1:])
-    code, _, err = pcl(capsys, "finetune", *common, "--fold", 3, "--view", "mel", "--pretrained", run)
+    code, _, err = pcl(capsys, "finetune", *common[:-3], "--fold", 3, "--view", "mel", "--pretrained", run)
     assert code == 1
     assert "fold 2, not 3" in err
 

@@ -13,6 +13,7 @@ from pcl_jax.encoders import (
     ProjectionHead,
     SpectrogramEncoder,
     Wav2Vec2Encoder,
+    mix,
 )
 from pcl_jax.training.state import count
 
@@ -68,6 +69,19 @@ def test_wav2vec2_encoder_weighs_states_by_their_share_and_averages_valid_frames
     result = encoder.apply({"params": {"layer_weights": weights}}, pack([x, 7 * x[:2]]))
     mixed = np.einsum("thd,h->td", x.astype(np.float64), [1 / 8, 2 / 8, 5 / 8])
     np.testing.assert_allclose(result, [mixed.mean(axis=0), 7 * mixed[:2].mean(axis=0)], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_mixing_where_the_frames_lie_is_the_weighted_sum_and_its_gradient(dtype):
+    """Forward and gradient against float64 products over the frames written out, in any order, some twice."""
+    values = RNG.normal(size=(50, 3, 5)).astype(dtype)
+    rows = RNG.integers(0, 50, size=(2, 77))  # no whole number of pieces
+    weights, toward = RNG.normal(size=3), RNG.normal(size=(2, 77, 5))
+    frames = values[rows].astype(np.float64)
+    result, pull = jax.vjp(lambda w: mix(values, rows, w), jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(result, np.einsum("gthd,h->gtd", frames, weights), rtol=1e-5, atol=1e-5)
+    (gradient,) = pull(jnp.asarray(toward, jnp.float32))
+    np.testing.assert_allclose(gradient, np.einsum("gthd,gtd->h", frames, toward), rtol=1e-5, atol=1e-4)
 
 
 def test_gradient_of_what_is_beyond_an_utterance_is_zero():

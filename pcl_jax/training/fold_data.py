@@ -95,8 +95,8 @@ def load(
 
     Args:
         stores: of each view.
-        normalise: for each view "fold" (statistics of the training utterances), "speaker" or "none":
-            see `pcl_jax.views.normalise`.
+        normalise: "fold" (statistics of the training utterances), "speaker" or "none": see
+            `pcl_jax.views.normalise`. Views that are left out (hidden states) stay as they are stored.
         full_length: give every utterance this many frames (the literal reading of the authors' code).
 
     Raises:
@@ -107,10 +107,12 @@ def load(
     speakers = [u.speaker for u in utterances]
     features, lengths, imputed = {}, {}, {}
     for view, store in stores.items():
-        known = len(ids) if normalise[view] == "speaker" else len(fold.train)
-        normaliser = fit(store, ids[:known], speakers[:known], normalise[view])
         values, frames = store.packed(ids)
-        values, imputed[view] = normaliser.apply(values, frames, speakers)
+        imputed[view] = 0
+        if how := normalise.get(view):
+            known = len(ids) if how == "speaker" else len(fold.train)
+            normaliser = fit(store, ids[:known], speakers[:known], how)
+            values, imputed[view] = normaliser.apply(values, frames, speakers)
         rows = np.maximum(frames, 1)
         packed = Packed(values, np.cumsum(rows) - rows, frames)
         features[view] = jax.device_put(packed, everywhere(mesh))

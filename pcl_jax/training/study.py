@@ -84,6 +84,10 @@ class Study:
         ]
         return digest(rows, list(self.corpus.classes))
 
+    def title(self, views: Iterable[str]) -> str:
+        """These views as tables name them."""
+        return ", ".join(self.views[view].title for view in views)
+
     def data(self, fold: int) -> FoldData:
         """The fold's features on the device; the latest fold's are kept."""
         return self._data(fold)
@@ -91,7 +95,7 @@ class Study:
     @cached_property
     def _data(self) -> Callable[[int], FoldData]:
         normalise: dict[str, How] = {
-            name: self.settings.normalise if view.normalised else "none" for name, view in self.views.items()
+            name: self.settings.normalise for name, view in self.views.items() if view.normalised
         }
         full_length = None
         if self.settings.encoders.spectral_pool == "flatten":

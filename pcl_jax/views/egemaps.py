@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from pcl_jax.config import Egemaps, Encoders
 from pcl_jax.views import audio
 from pcl_jax.views.audio import Waveform
+from pcl_jax.views.view import View
 
 
 @cache
@@ -52,7 +53,7 @@ def functionals(waveform: Waveform, egemaps: Egemaps) -> Float32[np.ndarray, " d
 
 
 @dataclass(frozen=True)
-class EgemapsView:
+class EgemapsView(View):
     """eGeMAPSv02 functionals of the bare utterance; read by the functionals encoder.
 
     Raises:
@@ -60,12 +61,13 @@ class EgemapsView:
     """
 
     config: Egemaps = field(default_factory=Egemaps)
-    name: str = "egemaps"
-    on_device: bool = False
-    normalised: bool = True
 
     def __post_init__(self) -> None:
         audio.require_rate(self.name, self.config.sampling_rate)
+
+    @property
+    def name(self) -> str:
+        return "egemaps"
 
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}

@@ -1,5 +1,6 @@
 """Corpus x views -> feature stores: computes what is missing, and nothing else."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,6 @@ PART_ROWS = 1024
 PART_BYTES = 2**26
 PART_S = 10.0
 """A part is written when it reaches any of these: that is what a kill can lose."""
-DEVICE_BATCH = 16
-"""Utterances handed at once to a view that computes on the accelerator."""
 
 
 @runtime_checkable
@@ -133,15 +132,16 @@ def _compute(
     tasks = []
     for utterance in todo:
         wanted = [view for view in views if utterance.id in missing[view.name]]
-        here = tuple(view for view in wanted if not view.on_device)
-        tasks.append(Task(utterance, here, waveform=len(here) < len(wanted)))
+        here = tuple(view for view in wanted if view.device_batch is None)
+        read_s = [view.longest_s or math.inf for view in wanted if view.device_batch is not None]
+        tasks.append(Task(utterance, here, waveform_s=max(read_s, default=0)))
     with closing(compute_all(tasks, processes)) as results:
         for done, result in enumerate(results, 1):
             if result.error is not None:
                 bad[result.utterance.id] = result.error
             for view in views:
                 if result.error is None and result.utterance.id in missing[view.name]:
-                    if view.on_device and result.waveform is not None:
+                    if view.device_batch is not None:
                         sinks[view.name].add_waveform(result.utterance.id, result.waveform)
                     else:
                         sinks[view.name].add(result.utterance.id, result.features[view.name])
@@ -181,7 +181,7 @@ class _Sink:
 
     def add_waveform(self, id: str, waveform: np.ndarray) -> None:
         self.waiting.append((id, waveform))
-        if len(self.waiting) >= DEVICE_BATCH:
+        if len(self.waiting) >= (self.view.device_batch or 1):
             self._run_device()
 
     def _run_device(self) -> None:

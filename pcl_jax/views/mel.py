@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from pcl_jax.config import Encoders, Mel
 from pcl_jax.views import audio
 from pcl_jax.views.audio import Waveform
+from pcl_jax.views.view import View
 
 
 def kept_frames(samples: int, mel: Mel) -> int:
@@ -68,7 +69,7 @@ def _clip(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, " clipped"]:
 
 
 @dataclass(frozen=True)
-class MelView:
+class MelView(View):
     """Log-mel spectrogram of the clipped utterance; read by the spectral encoder.
 
     Raises:
@@ -76,12 +77,13 @@ class MelView:
     """
 
     config: Mel = field(default_factory=Mel)
-    name: str = "mel"
-    on_device: bool = False
-    normalised: bool = True
 
     def __post_init__(self) -> None:
         audio.require_rate(self.name, self.config.sampling_rate)
+
+    @property
+    def name(self) -> str:
+        return "mel"
 
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}

@@ -1,6 +1,6 @@
 """View: what the rest of the house needs to know of one representation of the audio.
 
-A new view is one object of this protocol and one entry in `catalogue.VIEWS`.
+A new view is one class that inherits this protocol's defaults, and one line in `catalogue`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,25 @@ class View(Protocol):
     def name(self) -> str: ...
 
     @property
-    def on_device(self) -> bool:
-        """Whether `features` runs here, in batches, on the accelerator, and not in worker processes."""
-        ...
+    def title(self) -> str:
+        """The name in tables and plots."""
+        return self.name
 
     @property
     def normalised(self) -> bool:
         """Whether the run's `normalise` setting applies: for mel and eGeMAPS, not for hidden states."""
-        ...
+        return True
+
+    @property
+    def device_batch(self) -> int | None:
+        """Utterances handed at once to `features` here, where the accelerator is; None: one by one, in
+        worker processes."""
+        return None
+
+    @property
+    def longest_s(self) -> float | None:
+        """All that a view on the accelerator reads of an utterance, and so is given; None: the whole."""
+        return None
 
     def describe(self) -> Mapping[str, Any]:
         """Everything that changes a value (JSON types). The store's digest is made of this."""
@@ -37,7 +48,7 @@ class View(Protocol):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms (float32 mono [samples], at `sampling_rate` 16 kHz, the whole utterance) ->
-        per utterance float32 `[t, ...]` (time-resolved) or `[d]` (one vector)."""
+        per utterance float `[t, ...]` (time-resolved) or `[d]` (one vector)."""
         ...
 
     def encoder(self, config: Encoders) -> "nn.Module":

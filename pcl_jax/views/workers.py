@@ -37,8 +37,8 @@ class Task(NamedTuple):
     utterance: Utterance
     views: tuple[Any, ...]
     """`View`s to compute."""
-    waveform: bool
-    """Hand back the waveform too."""
+    waveform_s: float
+    """Hand back so much of the waveform too, from its start."""
 
 
 class Computed(NamedTuple):
@@ -46,7 +46,8 @@ class Computed(NamedTuple):
 
     utterance: Utterance
     features: dict[str, np.ndarray]
-    waveform: np.ndarray | None
+    waveform: np.ndarray
+    """Its first `waveform_s`."""
     error: AudioError | None
 
 
@@ -59,14 +60,16 @@ def compute(task: Task) -> Computed:
     try:
         waveform = audio.read(task.utterance)
     except AudioError as error:
-        return Computed(task.utterance, {}, None, error)
+        return Computed(task.utterance, {}, np.zeros(0, np.float32), error)
     features = {}
     for view in task.views:
         try:
             (features[view.name],) = view.features([waveform])
         except Exception as error:
             raise WorkerError(f"view {view.name!r} fails on {task.utterance.path}: {error!r}") from error
-    return Computed(task.utterance, features, waveform if task.waveform else None, None)
+    # A copy: a view of the first seconds would hold the whole hour.
+    handed = waveform[: round(min(task.waveform_s, len(waveform)) * audio.SAMPLING_RATE)].copy()
+    return Computed(task.utterance, features, handed, None)
 
 
 def compute_all(tasks: Sequence[Task], workers: int) -> Generator[Computed, None, None]:

@@ -29,7 +29,12 @@ class FakeView:
     encoder_of: Callable[[], Any]
     make: Callable[[np.random.Generator, int], np.ndarray]
     normalised: bool = True
-    on_device: bool = False
+    device_batch: None = None
+    longest_s: None = None
+
+    @property
+    def title(self) -> str:
+        return self.name
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self.name, "dtype": "float32"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pcl_jax.batches import Layout, Packed, gather
-from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder
+from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.training.devices import everywhere, mesh, shared_out
 from pcl_jax.training.networks import Networks
 from pcl_jax.training.pretrain import loss_of, train_step
@@ -16,7 +16,18 @@ from pcl_jax.training.state import start
 
 DEVICES = 8
 RNG = np.random.default_rng(1)
-NETWORKS = Networks((("mel", SpectrogramEncoder()), ("egemaps", FunctionalsEncoder())), ProjectionHead())
+
+
+def networks_of(dropout: float) -> Networks:
+    encoders = (
+        ("mel", SpectrogramEncoder(dropout=dropout)),
+        ("egemaps", FunctionalsEncoder()),
+        ("states", Wav2Vec2Encoder(dropout=dropout)),
+    )
+    return Networks(encoders, ProjectionHead())
+
+
+NETWORKS = networks_of(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +35,14 @@ def features() -> tuple[dict[str, Packed], dict[str, np.ndarray]]:
     lengths = RNG.integers(20, 90, size=40)
     mel = RNG.normal(size=(lengths.sum(), 64)).astype(np.float32)
     egemaps = RNG.normal(size=(40, 88)).astype(np.float32)
+    frames = RNG.integers(5, 45, size=40)
+    states = RNG.normal(size=(frames.sum(), 4, 16)).astype(np.float16)
     packed = {
+        "states": Packed(states, np.cumsum(frames) - frames, frames),
         "mel": Packed(mel, np.cumsum(lengths) - lengths, lengths),
         "egemaps": Packed(egemaps, np.arange(40), np.zeros(40, int)),
     }
-    return jax.tree.map(jnp.asarray, packed), {"mel": lengths}
+    return jax.tree.map(jnp.asarray, packed), {"mel": lengths, "states": frames}
 
 
 def batch(features, groups: int):
@@ -46,10 +60,7 @@ def initial(features):
 
 def no_dropout(state, batch):
     """A step with the dropout of evaluation, so that devices cannot differ by their masks."""
-    networks = Networks(
-        (("mel", SpectrogramEncoder(dropout=0.0)), ("egemaps", FunctionalsEncoder())), ProjectionHead()
-    )
-    return train_step(state, batch, 1e-3, jax.random.key(0), networks=networks, temperature=0.5)
+    return train_step(state, batch, 1e-3, jax.random.key(0), networks=networks_of(0.0), temperature=0.5)
 
 
 def test_eight_devices_take_the_step_of_one(features):

@@ -17,19 +17,19 @@ from pcl_jax.config import Egemaps, Mel
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.views import audio, extract, store, workers
 from pcl_jax.views.audio import AudioErrors
-from pcl_jax.views.catalogue import VIEWS, catalogue
+from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.extract import extract as run
+from pcl_jax.views.mel import MelView
+from pcl_jax.views.view import View
 from pcl_jax.views.workers import WorkerError
 
 
 @dataclass(frozen=True)
-class Ends:
+class Ends(View):
     """A cheap view: first and last samples as frames."""
 
     count: int = 2
     name: str = "ends"
-    on_device: bool = False
-    normalised: bool = False
 
     def describe(self):
         return {"dtype": "float32", "count": self.count}
@@ -46,13 +46,15 @@ class OnDevice(Ends):
     """Notes the sizes of its batches and the process that computes it."""
 
     name: str = "device"
-    on_device: bool = True
+    device_batch: int = 16
+    longest_s: float | None = None
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         BATCHES.append((os.getpid(), len(waveforms)))
         return super().features(waveforms)
 
 
+VIEWS = (MelView(), EgemapsView())
 BATCHES: list[tuple[int, int]] = []
 
 
@@ -101,8 +103,9 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_stores_what_the_views_give(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 3)
     told = []
-    result = run(corpus, list(VIEWS.values()), tmp_path / "f", progress=lambda *what: told.append(what))
-    for name, view in VIEWS.items():
+    result = run(corpus, VIEWS, tmp_path / "f", progress=lambda *what: told.append(what))
+    for view in VIEWS:
+        name = view.name
         assert len(result.stores[name]) == 3
         for utterance in corpus.utterances:
             (expected,) = view.features([audio.read(utterance)])
@@ -132,11 +135,8 @@ def test_another_parameter_is_another_folder(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 2)
     run(corpus, [Ends()], tmp_path / "f")
     assert run(corpus, [Ends(count=3)], tmp_path / "f").computed == {"ends": 2}
-    places = {
-        store.place(tmp_path, "c", name, view.describe())
-        for views in (VIEWS, catalogue(Mel(hop=80), Egemaps(peak=0.5)), catalogue(Mel(), Egemaps()))
-        for name, view in views.items()
-    }
+    others = (MelView(Mel(hop=80)), EgemapsView(Egemaps(peak=0.5)), MelView(Mel()), EgemapsView(Egemaps()))
+    places = {store.place(tmp_path, "c", view.name, view.describe()) for view in (*VIEWS, *others)}
     assert len(places) == 4
 
 
@@ -193,6 +193,26 @@ def test_device_views_run_here_in_batches(tmp_path):
         np.testing.assert_array_equal(
             result.stores["device"][utterance.id], result.stores["ends"][utterance.id]
         )
+
+
+def test_a_device_view_is_handed_no_more_than_it_reads(tmp_path):
+    """An hour of audio is trimmed before it waits with fifteen others."""
+    corpus = corpus_of(tmp_path / "audio", 2)
+    task = workers.Task(corpus.utterances[0], (), waveform_s=0.1)
+    whole = audio.read(corpus.utterances[0])
+    handed = workers.compute(task).waveform
+    np.testing.assert_array_equal(handed, whole[:1600])
+    assert handed.base is None  # does not hold on to the rest
+    for longest_s, samples in ((0.125, 2000), (9.0, 4000), (None, 4000)):
+        seen = []
+
+        class Measures(OnDevice):
+            def features(self, waveforms, seen=seen):
+                seen.extend(len(w) for w in waveforms)
+                return super().features(waveforms)
+
+        run(corpus, [Measures(longest_s=longest_s)], tmp_path / f"{longest_s}")
+        assert seen == [samples, samples]
 
 
 def test_parts_are_written_on_the_way(tmp_path, monkeypatch):
@@ -290,8 +310,8 @@ def test_real_speech(tmp_path, corpora_folder):
         (corpora_folder / "ravdess_original").glob("*.wav")
     )
     corpus = Corpus("mixed", tuple(Utterance(p.stem, p, 1, "x", None, 0.0) for p in paths), {})
-    result = run(corpus, list(VIEWS.values()), tmp_path)
-    for name in VIEWS:
+    result = run(corpus, VIEWS, tmp_path)
+    for name in ("mel", "egemaps"):
         values, _ = result.stores[name].packed(result.stores[name].ids)
         assert np.isfinite(values).all()
     assert {len(result.stores["egemaps"][id]) for id in result.stores["egemaps"]} == {88}

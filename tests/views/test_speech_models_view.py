@@ -7,14 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.config import Clip, Encoders
+from pcl_jax.config import Clip, Encoders, SpeechModels
 from pcl_jax.views.speech_models import hidden_states, load
 from pcl_jax.views.speech_models.model import untrained
-from pcl_jax.views.speech_models.view import SpeechModelConfig, SpeechModelView, bucket
+from pcl_jax.views.speech_models.view import SpeechModelView, bucket
 
-BARE = SpeechModelConfig("untrained", clip=Clip(duration_s=2.0, pad=False))
-PADDED = SpeechModelConfig("untrained", clip=Clip(duration_s=2.0, pad=True))
+BARE = SpeechModels(clip=Clip(duration_s=2.0, pad=False))
+PADDED = SpeechModels(clip=Clip(duration_s=2.0, pad=True))
 LENGTHS = (400, 9_001, 31_999, 40_000)
+
+
+def stand_in(family, config: SpeechModels) -> SpeechModelView:
+    return SpeechModelView(family, "untrained", config)
 
 
 def waveforms(*lengths: int) -> list[np.ndarray]:
@@ -29,7 +33,7 @@ def alone(waveform: np.ndarray) -> np.ndarray:
 def test_bare_features_are_those_of_the_utterance_alone():
     """In whatever order and company: the norm over time leaves the bucket's padding out."""
     given = waveforms(*LENGTHS)
-    found = SpeechModelView("wav2vec2", BARE).features(given)
+    found = stand_in("wav2vec2", BARE).features(given)
     for waveform, features in zip(given, found, strict=True):
         expected = alone(waveform[:32_000])
         assert features.dtype == np.float16
@@ -39,12 +43,12 @@ def test_bare_features_are_those_of_the_utterance_alone():
 
 def test_padded_features_are_the_valid_frames_of_the_padded_clip():
     given = waveforms(9_001, 40_000)
-    found = SpeechModelView("wav2vec2", PADDED).features(given)
+    found = stand_in("wav2vec2", PADDED).features(given)
     padded = alone(np.pad(given[0], (0, 32_000 - 9_001)))
     assert found[0].shape[0] == 27 == (9_001 - 400) // 320 + 1
     assert found[1].shape[0] == 99
     np.testing.assert_allclose(found[0], padded[:27], atol=4e-3)
-    bare = SpeechModelView("wav2vec2", BARE).features(given[:1])[0]
+    bare = stand_in("wav2vec2", BARE).features(given[:1])[0]
     assert (
         np.abs(found[0].astype(float) - bare).max() > 0.05
     )  # the two policies differ, and the store must know
@@ -54,8 +58,8 @@ def test_the_batch_of_an_accelerator_gives_the_same():
     """Partly filled batches with silent rows, several lengths in one."""
     given = waveforms(*LENGTHS)
     for config in (BARE, PADDED):
-        single = SpeechModelView("wav2vec2", config).features(given)
-        batched = SpeechModelView("wav2vec2", replace(config, batch_s=8.0)).features(given)
+        single = stand_in("wav2vec2", config).features(given)
+        batched = stand_in("wav2vec2", replace(config, batch_s=8.0)).features(given)
         for one, other in zip(single, batched, strict=True):
             np.testing.assert_allclose(one, other, atol=4e-3)
 
@@ -63,7 +67,7 @@ def test_the_batch_of_an_accelerator_gives_the_same():
 def test_whisper_keeps_the_valid_frames_of_its_window():
     config = replace(PADDED, clip=Clip(duration_s=1.0))
     given = waveforms(321, 40_000)
-    found = SpeechModelView("whisper", config).features(given)
+    found = stand_in("whisper", config).features(given)
     assert [x.shape for x in found] == [(2, 4, 64), (50, 4, 64)]
     expected = np.asarray(hidden_states(untrained("whisper"), given[1][None, :16_000]))[0]
     np.testing.assert_allclose(found[1], expected, atol=4e-3)
@@ -72,7 +76,7 @@ def test_whisper_keeps_the_valid_frames_of_its_window():
 def test_what_is_compiled_is_one_program_per_bucket():
     from pcl_jax.views.speech_models.view import _stored
 
-    view = SpeechModelView("wav2vec2", BARE)
+    view = stand_in("wav2vec2", BARE)
     view.features(waveforms(16_000))
     before = _stored._cache_size()
     view.features(waveforms(15_999, 15_001, 15_900))
@@ -91,7 +95,7 @@ def test_buckets_waste_little_and_are_few():
 
 
 def test_float16_overflow_names_the_layer():
-    view = SpeechModelView("wav2vec2", BARE)
+    view = stand_in("wav2vec2", BARE)
     loud = view.model.parameters["layer_1"]["feed_forward_norm"]
     spoilt = {**view.model.parameters["layer_1"], "feed_forward_norm": {**loud, "scale": loud["scale"] * 1e6}}
     view.__dict__["model"] = view.model.replace(parameters={**view.model.parameters, "layer_1": spoilt})
@@ -109,28 +113,28 @@ def test_normalisation_only_when_asked_for():
     given = [w * 3 + 0.5 for w in waveforms(9_001)]
     normalised = (given[0] - given[0].mean()) / np.sqrt(given[0].var() + 1e-7)
     for setting, wanted in (("never", given[0]), ("checkpoint", normalised)):
-        view = SpeechModelView("wav2vec2", replace(BARE, normalise=setting))
+        view = stand_in("wav2vec2", replace(BARE, normalise=setting))
         view.__dict__["model"] = view.model.replace(normalise=True)
         np.testing.assert_allclose(view.features(given)[0], alone(wanted), atol=4e-3)
 
 
 def test_too_short_an_utterance_is_an_error():
     with pytest.raises(ValueError, match="an utterance of 399 samples makes no frame: wav2vec2 needs 400"):
-        SpeechModelView("wav2vec2", BARE).features(waveforms(399))
+        stand_in("wav2vec2", BARE).features(waveforms(399))
 
 
 def test_the_description_names_what_changes_a_value_and_nothing_else():
-    base = SpeechModelView("wav2vec2", BARE).describe()
+    base = stand_in("wav2vec2", BARE).describe()
     assert json.loads(json.dumps(base)) == base
     assert base["weights"].startswith("untrained stand-in")
     for other in (PADDED, replace(BARE, dtype="bfloat16"), replace(BARE, normalise="checkpoint")):
-        assert SpeechModelView("wav2vec2", other).describe() != base
-    assert SpeechModelView("hubert", BARE).describe() != base
-    assert SpeechModelView("wav2vec2", replace(BARE, batch_s=9.0)).describe() == base
+        assert stand_in("wav2vec2", other).describe() != base
+    assert stand_in("hubert", BARE).describe() != base
+    assert stand_in("wav2vec2", replace(BARE, batch_s=9.0)).describe() == base
 
 
 def test_titles_do_not_hide_an_untrained_model():
-    assert SpeechModelView("wav2vec2", BARE).title == "wav2vec2 (untrained stand-in)"
+    assert stand_in("wav2vec2", BARE).title == "wav2vec2 (untrained stand-in)"
     assert SpeechModelView("whisper").title == "whisper (openai/whisper-base)"
     assert SpeechModelView("wav2vec2").checkpoint == "facebook/wav2vec2-base"
 
@@ -138,13 +142,13 @@ def test_titles_do_not_hide_an_untrained_model():
 def test_a_checkpoint_of_another_family_is_refused(monkeypatch):
     monkeypatch.setattr("pcl_jax.views.speech_models.view.load", lambda *_, **__: untrained("hubert"))
     with pytest.raises(ValueError, match="is a hubert model: use it with the view 'hubert', not 'whisper'"):
-        _ = SpeechModelView("whisper", SpeechModelConfig("somewhere")).model
+        _ = SpeechModelView("whisper", "somewhere").model
 
 
 def test_the_encoder_reads_the_features():
     from pcl_jax.arrays import Ragged
 
-    view = SpeechModelView("wav2vec2", BARE)
+    view = stand_in("wav2vec2", BARE)
     encoder = view.encoder(Encoders())
     features = np.stack(view.features(waveforms(9_001, 9_001)))
     frames, states = features.shape[1:3]

@@ -89,6 +89,15 @@ def load(
     return SpeechModel(parameters, architecture, family, dtype, _asks_for_normalisation(files.preprocessor))
 
 
+def family_of(checkpoint: str) -> Family:
+    """The kind of model that a checkpoint's config names; `untrained` is a wav2vec 2.0.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    return "wav2vec2" if checkpoint == UNTRAINED else read_architecture(find_files(checkpoint).config)[0]
+
+
 def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
     """The files of a checkpoint: those of a local folder, or the hub's (fetched or cached).
 
@@ -151,11 +160,16 @@ def _transformers() -> Any:
 
 def _hub_file(name: str, file: str) -> tuple[Path | None, str]:
     """The file in the cache, fetched if need be; or None and the reason, in one line."""
-    try:
-        found = _transformers().utils.cached_file(name, file)
-    except OSError as error:
-        return None, str(error).splitlines()[0]
-    return (None, f"it has no {file}") if found is None else (Path(found), "")
+    reason = f"it has no {file}"
+    for only_cached in (True, False):  # without a network, asking the hub takes half a minute
+        try:
+            found = _transformers().utils.cached_file(name, file, local_files_only=only_cached)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+        else:
+            if found is not None:
+                return Path(found), ""
+    return None, reason
 
 
 def _asks_for_normalisation(preprocessor: Path | None) -> bool:

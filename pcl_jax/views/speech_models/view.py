@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Float, Float16, Int
 
 from pcl_jax.arrays import Array
-from pcl_jax.config import Clip, Encoders
+from pcl_jax.config import Encoders, SpeechModels
 from pcl_jax.views import audio
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, find_files, load
 from pcl_jax.views.speech_models.model import (
@@ -29,31 +30,12 @@ from pcl_jax.views.speech_models.model import (
     hidden_states,
     untrained,
 )
+from pcl_jax.views.view import View
 
 BUCKETS_PER_OCTAVE = 8
 SHORTEST_BUCKET = 8_000
 """Samples, 0.5 s."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True)
-class SpeechModelConfig:
-    """Which frozen speech model makes a view's features, and how."""
-
-    checkpoint: str | None = None
-    """Hub name, folder or file; `untrained` is a small model with random weights. None: the base model of
-    the view's family, for wav2vec 2.0 `facebook/wav2vec2-base` [P]."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's products and residual stream; features are stored as float16 either way."""
-    normalise: Literal["never", "checkpoint"] = "never"
-    """`checkpoint`: utterances get zero mean and unit variance if the checkpoint's
-    `preprocessor_config.json` asks for it. torchaudio's bundle, which the paper used, does not."""
-    clip: Clip = field(default_factory=Clip)
-    """`pad=False`, and models that mask their padding anyway, compute no padding but their bucket's."""
-    batch_s: float | None = None
-    """Seconds of audio, padding included, that the model gets at once: bounds memory (about 13 MB a second
-    for wav2vec 2.0 base in float32), changes no value. None: single utterances on a CPU, whose cache is
-    small; 240 s on an accelerator."""
 
 
 class Batch(NamedTuple):
@@ -66,12 +48,17 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SpeechModelView:
+class SpeechModelView(View):
     """Hidden states of the clipped utterance's valid frames, float16; read by the wav2vec 2.0 encoder."""
 
     family: Family
-    config: SpeechModelConfig = field(default_factory=SpeechModelConfig)
-    on_device: bool = True
+    checkpoint: str = ""
+    """Hub name, folder or file; `untrained` is a small model with random weights. Empty: the base model of
+    the family, for wav2vec 2.0 `facebook/wav2vec2-base` [P]."""
+    config: SpeechModels = field(default_factory=SpeechModels)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", self.checkpoint or DEFAULT_CHECKPOINTS[self.family])
 
     @property
     def name(self) -> str:
@@ -82,14 +69,21 @@ class SpeechModelView:
         return False
 
     @property
-    def checkpoint(self) -> str:
-        return self.config.checkpoint or DEFAULT_CHECKPOINTS[self.family]
+    def device_batch(self) -> int:
+        """On a CPU, where utterances are computed one by one, as few as a kill may cost."""
+        return 16 if jax.default_backend() == "cpu" else 512
+
+    @property
+    def longest_s(self) -> float:
+        return self.config.clip.duration_s
 
     @property
     def title(self) -> str:
         """For tables and plots: no reader may take random weights for a trained model."""
-        model = "untrained stand-in" if self.checkpoint == UNTRAINED else self.checkpoint
-        return f"{self.name} ({model})"
+        if self.checkpoint == UNTRAINED:
+            return f"{self.name} (untrained stand-in)"
+        path = Path(self.checkpoint)
+        return f"{self.name} ({self.checkpoint if len(path.parts) <= 2 else path.name})"
 
     @cached_property
     def model(self) -> SpeechModel:

@@ -1,0 +1,146 @@
+"""The flags of `pcl`: one dataclass per command; the words of a command line -> one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, Union
+
+import tyro
+from tyro.conf import arg, subcommand
+
+from pcl_jax import config
+
+Fold = Literal[1, 2, 3, 4, 5]
+Views = Annotated[
+    tuple[str, ...],
+    arg(
+        help="Representations of the audio: mel, egemaps, wav2vec2, hubert, whisper. "
+        "None given: mel, egemaps and the speech models'."
+    ),
+]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command needs to know."""
+
+    corpus: Literal["demo", "iemocap", "emodb", "ravdess", "crema_d", "table"] = "demo"
+    """demo (synthetic), a known corpus, or a table of your own files."""
+    root: Path | None = None
+    """Its folder, or the table's CSV or Parquet file. The demo is made in ./demo."""
+    targets: tuple[str, ...] = ()
+    """Classes, and what is merged into them: neutral angry sad happy=happy+excited."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class OnFeatures(Common):
+    """What every command needs to know that reads features."""
+
+    features: Path = Path("features")
+    """Folder of extracted features."""
+    runs: Path = Path("runs")
+    """Folder of runs and their records."""
+    speech_model: tuple[str, ...] = ()
+    """Checkpoints of speech models (hub names, folders or files), each for the view of its kind: wav2vec2,
+    hubert or whisper. None given: facebook/wav2vec2-base, but `untrained`, random weights, for the demo."""
+    seed: int = 0
+    """Names every random draw."""
+    workers: int | None = None
+    """Processes that extract features; None: all CPUs."""
+    on_bad_audio: Literal["error", "skip"] = "error"
+    """Unusable audio: stop and list all of it, or list it and go on without."""
+    devices: int | None = None
+    """Use the first so many devices; None: all."""
+    preset: Literal["sound", "authors"] = "sound"
+    """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
+    normalise: Literal["fold", "speaker", "none"] = "fold"
+    """Whose statistics scale mel and eGeMAPS: training utterances', each speaker's own, nobody's."""
+    mel: config.Mel = field(default_factory=config.Mel)
+    egemaps: config.Egemaps = field(default_factory=config.Egemaps)
+    speech: config.SpeechModels = field(default_factory=config.SpeechModels)
+    encoders: config.Encoders = field(default_factory=config.Encoders)
+
+
+@dataclass(frozen=True)
+class Corpus(Common):
+    """Count utterances, emotions and hours, and list everything that is wrong with the folder."""
+
+    json: Switch = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Extract(OnFeatures):
+    """Compute the features that are not there yet."""
+
+    views: Views = ()
+
+
+@dataclass(frozen=True)
+class Pretrain(OnFeatures):
+    """Pairwise-CL on a fold's unlabelled training speech; goes on where it was stopped."""
+
+    views: Views = ()
+    fold: Fold = 1
+    """The test session; the one after it validates, the other three train."""
+    compare: Switch = False
+    """Then fine-tune at 5 % and 100 % of the labels, beside supervised training, and print a table."""
+    pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
+    finetuning: config.Finetuning = field(default_factory=config.Finetuning)
+
+
+@dataclass(frozen=True)
+class Finetune(OnFeatures):
+    """Train a classifier on labelled utterances, from a pre-trained or a fresh encoder, and test it."""
+
+    fold: Fold = 1
+    """The test session."""
+    view: str = "egemaps"
+    """Whose encoder."""
+    pretrained: Path | None = None
+    """Folder of a pre-training of this fold."""
+    supervised: Switch = False
+    """Start from a fresh encoder."""
+    frozen: Switch = False
+    """Leave the encoder as it is."""
+    fraction: float = 1.0
+    """Share of the labelled training utterances of each class, above 0, at most 1."""
+    repeat: int = 0
+    """Names the labelled subset and the random start."""
+    finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
+
+
+Command = Corpus | Extract | Pretrain | Finetune
+C = TypeVar("C", bound=Common)
+
+
+def default(command: type[C], arguments: Sequence[str]) -> C:
+    """The command with the defaults of the preset that these words ask for."""
+    words = " ".join(arguments).replace("--preset=", "--preset ").split()
+    authors = ("--preset", "authors") in pairwise(words)
+    chosen = config.authors() if authors else config.Settings()
+    known = {f.name for f in fields(command)}
+    values = {f.name: getattr(chosen, f.name) for f in fields(chosen)}
+    values["preset"] = "authors" if authors else "sound"
+    return command(**{name: value for name, value in values.items() if name in known})
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command of these words; ends the process with code 2 and a message if there is none."""
+    commands = {"corpus": Corpus, "extract": Extract, "pretrain": Pretrain, "finetune": Finetune}
+    choices = Union[  # noqa: UP007 - made at run time
+        tuple(
+            Annotated[command, subcommand(name, default=default(command, arguments))]
+            for name, command in commands.items()
+        )
+    ]
+    return tyro.cli(  # pyright: ignore[reportCallIssue]
+        choices,  # pyright: ignore[reportArgumentType]
+        prog="pcl",
+        description="Pairwise-CL: learn emotion from speech when labels are few.",
+        args=list(arguments),
+    )
