@@ -102,14 +102,17 @@ def show_corpus(command: Corpus) -> int:
 def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") -> "Study":
     """The corpus with the features of these views extracted, ready to train on."""
     from pcl_jax import terminal
+    from pcl_jax.training.devices import keep_compiled_programs
     from pcl_jax.training.study import open_study
     from pcl_jax.views.catalogue import catalogue, choose
+    from pcl_jax.views.extract import extract
 
     require_root(command)
     checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
     try:
-        known = catalogue(command.mel, command.egemaps, command.speech, checkpoints)
-        choice = choose(known, views, checkpoints)
+        with terminal.out.status("looking for the speech model"):
+            known = catalogue(command.mel, command.egemaps, command.speech, checkpoints)
+            choice = choose(known, views, checkpoints)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if choice.remark:
@@ -126,20 +129,28 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
     )
     if corpus.synthetic:
         terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
+    keep_compiled_programs()
     with terminal.bar("extract") as progress:
-        study = open_study(
+        extraction = extract(
             corpus,
-            choice.views,
-            settings,
-            features=command.features,
-            runs=command.runs,
-            seed=command.seed,
+            list(choice.views.values()),
+            command.features,
             workers=command.workers,
             on_bad_audio=command.on_bad_audio,
-            devices=command.devices,
-            experiment=experiment,
             progress=progress,
         )
+    if any(extraction.computed.values()):
+        terminal.out.print(terminal.extracted_line(extraction), highlight=False)
+    study = open_study(
+        corpus,
+        choice.views,
+        settings,
+        extraction,
+        runs=command.runs,
+        seed=command.seed,
+        devices=command.devices,
+        experiment=experiment,
+    )
     for id, why in study.skipped.items():
         terminal.err.print(f"skipped {id}: {why}")
     return study

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from pcl_jax.corpora.folds import validation_session
 from pcl_jax.training.compare import PROBES, WAYS, way
 from pcl_jax.training.runs import Row
 from pcl_jax.training.study import Study
+from pcl_jax.views.extract import Extraction
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -30,15 +32,15 @@ class Bar:
 
     def __init__(self, progress: Progress | None, title: str):
         self._progress, self._title = progress, title
-        self._task = None if progress is None else progress.add_task(title, total=None)
+        self._task: TaskID | None = None
         self._printed, self._began = 0.0, time.monotonic()
 
     def __call__(self, done: int, total: int, label: str = "") -> None:
         now = time.monotonic()
-        if self._progress is not None and self._task is not None:
-            self._progress.update(
-                self._task, completed=done, total=total, description=f"{self._title} {label}"
-            )
+        if self._progress is not None:
+            if self._task is None:  # no bar where there is nothing to do
+                self._task = self._progress.add_task(self._title, total=total, label=label)
+            self._progress.update(self._task, completed=done, total=total, label=label)
         elif now - self._printed > PLAIN_EVERY_S or done == total:
             left = (now - self._began) / max(done, 1) * (total - done)
             out.print(f"{self._title} {done}/{total} {label}, {left:.0f} s left", highlight=False)
@@ -51,9 +53,40 @@ def bar(title: str) -> Iterator[Bar]:
     if not out.is_terminal:
         yield Bar(None, title)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    room = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, out.width - 42))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[label]}", table_column=room),
+    )
     with Progress(*columns, console=out) as progress:
         yield Bar(progress, title)
+
+
+def extracted_line(extraction: Extraction) -> str:
+    """What was extracted, how fast, and what it takes."""
+    count = max(extraction.computed.values())
+    sizes = ", ".join(f"{view} {size(store.bytes_on_disk)}" for view, store in extraction.stores.items())
+    return (
+        f"extracted {count} utterances in {extraction.seconds:.0f} s "
+        f"({count / extraction.seconds:.1f}/s, {extraction.audio_s / extraction.seconds:.0f} x real time, "
+        f"at most {size(extraction.peak_bytes)} of memory a process); on disk: {sizes}"
+    )
+
+
+def size(count: int | float) -> str:
+    """Bytes for people.
+
+    >>> size(300), size(5 * 2**20), size(1.5 * 2**30)
+    ('300 B', '5.0 MiB', '1.5 GiB')
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
 
 
 def epoch_line(row: Mapping[str, Any]) -> str:
@@ -67,11 +100,13 @@ def epoch_line(row: Mapping[str, Any]) -> str:
 
 def comparison(rows: Sequence[Row], title: str) -> Table:
     """UAR and WA in % of each way to train, per view and share of labels: means of these records."""
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=f"{title}\nUAR / WA in %", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
+    )
     for heading in ("view", "labels", "n", "runs"):
         table.add_column(heading, justify="left" if heading == "view" else "right")
     for name in WAYS.values():
-        table.add_column(f"{name}\nUAR   WA", justify="right")
+        table.add_column(name.replace(", ", ",\n"), justify="right")
     for view in sorted({row["title"] for row in rows}):
         for fraction in sorted({row["fraction"] for row in rows}):
             cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
@@ -79,11 +114,17 @@ def comparison(rows: Sequence[Row], title: str) -> Table:
                 continue
             of = {name: [row for row in cell if way(row) == name] for name in WAYS}
             numbers = [
-                f"{mean_of(some, 'uar'):.1%} {mean_of(some, 'wa'):6.1%}" if some else "not run"
+                f"{100 * mean_of(some, 'uar'):.1f} / {100 * mean_of(some, 'wa'):.1f}" if some else "not run"
                 for some in of.values()
             ]
             runs = max(map(len, of.values()))
-            table.add_row(view, f"{fraction:.0%}", f"{mean_of(cell, 'n_labelled'):.0f}", str(runs), *numbers)
+            table.add_row(
+                view.replace(" (", "\n("),
+                f"{fraction:.0%}",
+                f"{mean_of(cell, 'n_labelled'):.0f}",
+                str(runs),
+                *numbers,
+            )
     return table
 
 
@@ -104,7 +145,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
 
 def task_line(row: Row) -> str:
     """What a finished run was, and its UAR."""
-    return f"{row['title']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}: UAR {row['uar']:.1%}"
+    return f"UAR {row['uar']:.1%}: {row['title']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}"
 
 
 def pretrained_line(row: Row) -> str:

@@ -104,6 +104,7 @@ def test_three_views_and_a_stand_in_that_no_table_or_record_hides(capsys, tmp_pa
     small = ["--epochs", 1, "--batch", 8]
     code, out, err = pcl(capsys, "pretrain", *common, *small)
     assert (code, err) == (0, "")
+    assert "extracted 40 utterances" in out
     run = next(line for line in out.splitlines() if line.startswith("run: ")).removeprefix("run: ")
     assert "mel+egemaps+wav2vec2" in run
     code, out, _ = pcl(capsys, "finetune", *common, *small, "--view", "wav2vec2", "--pretrained", run)

@@ -19,11 +19,11 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.encoders import Classifier, ProjectionHead
 from pcl_jax.records import Record
 from pcl_jax.training import fold_data
-from pcl_jax.training.devices import keep_compiled_programs, mesh
+from pcl_jax.training.devices import mesh
 from pcl_jax.training.finetune import Model
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import Networks
-from pcl_jax.views import extract
+from pcl_jax.views.extract import Extraction
 from pcl_jax.views.normalise import How
 from pcl_jax.views.store import Store
 from pcl_jax.views.view import View
@@ -193,26 +193,18 @@ def open_study(
     corpus: Corpus,
     views: Mapping[str, View],
     settings: Settings,
+    extraction: Extraction,
     *,
-    features: Path,
     runs: Path,
     seed: int,
-    workers: int | None = None,
-    on_bad_audio: Literal["error", "skip"] = "error",
     devices: int | None = None,
     experiment: str = "study",
-    progress: extract.Progress | None = None,
 ) -> Study:
-    """Extract what features are missing, and open a study on them.
+    """A study of what an extraction left, on so many devices.
 
     Raises:
-        AudioErrors: all the audio that cannot be used, unless it is to be skipped.
         CorpusError: the corpus has no five folds.
     """
-    keep_compiled_programs()
-    extraction = extract.extract(
-        corpus, list(views.values()), features, workers=workers, on_bad_audio=on_bad_audio, progress=progress
-    )
     kept = tuple(u for u in corpus.utterances if u.id not in extraction.skipped)
     study = Study(
         replace(corpus, utterances=kept),

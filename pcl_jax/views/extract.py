@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -22,6 +23,7 @@ PART_ROWS = 1024
 PART_BYTES = 2**26
 PART_S = 10.0
 """A part is written when it reaches any of these: that is what a kill can lose."""
+_PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 @runtime_checkable
@@ -44,6 +46,10 @@ class Extraction:
     present: Mapping[str, int]
     """Rows that were there already, per view."""
     seconds: float
+    audio_s: float
+    """Duration of the utterances computed now."""
+    peak_bytes: int
+    """Most memory that this process, or a worker, ever held: the largest of them."""
 
 
 def extract(
@@ -97,6 +103,8 @@ def extract(
         computed={name: sinks[name].written if name in sinks else 0 for name in places},
         present={name: len(good) - len(ids) for name, ids in missing.items()},
         seconds=time.monotonic() - start,
+        audio_s=sum((utterance.duration_s for utterance in todo), 0.0),
+        peak_bytes=1024 * max(resource.getrusage(who).ru_maxrss for who in _PROCESSES),
     )
 
 

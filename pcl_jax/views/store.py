@@ -99,6 +99,10 @@ class Store(Mapping[str, np.ndarray]):
         """What made the newest part: `view`, `describe`, `versions`. Empty when nothing was ever written."""
         return self._parts[-1].metadata if self._parts else {}
 
+    @property
+    def bytes_on_disk(self) -> int:
+        return sum(part.path.stat().st_size for part in self._parts)
+
     def audio_digest(self, id: str) -> str:
         """sha256 of the audio that the features were computed from: file bytes, start, end."""
         part, row = self._where[id]

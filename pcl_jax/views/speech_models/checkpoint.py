@@ -153,6 +153,8 @@ def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
 def _transformers() -> Any:
     # Its advice to install torch: to do without is the point.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Each of five tries would be reported, twice: the error at the end says it all.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     import transformers
 
     return transformers
