@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pcl_jax import config
-from pcl_jax.flags import Command, Common, Corpus, Extract, Finetune, OnFeatures, Pretrain, parse
+from pcl_jax.flags import Command, Common, Corpus, Extract, Features, Finetune, OnFeatures, Pretrain, parse
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
     from pcl_jax.training.study import Study
+    from pcl_jax.views.extract import Extraction
+    from pcl_jax.views.store import Shard
+    from pcl_jax.views.view import View
 
 COMPARED = {0.05: 3, 1.0: 1}
 """Share of the labels -> repeats, in the table after `pcl pretrain --compare`."""
@@ -63,7 +66,9 @@ def run(command: Command) -> int:
         case Corpus():
             return show_corpus(command)
         case Extract():
-            open_study(command, command.views)
+            extract(command)
+        case Features():
+            return features(command)
         case Pretrain():
             pretrain(command)
         case Finetune():
@@ -99,13 +104,10 @@ def show_corpus(command: Corpus) -> int:
     return 0 if inspection.usable else 1
 
 
-def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") -> "Study":
-    """The corpus with the features of these views extracted, ready to train on."""
+def choose_views(command: OnFeatures, views: Sequence[str]) -> "dict[str, View]":
+    """The views of these names, or the default ones, with the command's parameters."""
     from pcl_jax import terminal
-    from pcl_jax.training.devices import keep_compiled_programs
-    from pcl_jax.training.study import open_study
     from pcl_jax.views.catalogue import catalogue, choose
-    from pcl_jax.views.extract import extract
 
     require_root(command)
     checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
@@ -117,6 +119,43 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
         raise UsageError(str(error)) from error
     if choice.remark:
         terminal.err.print(choice.remark, markup=False, highlight=False)
+    return choice.views
+
+
+def extract_features(
+    command: OnFeatures, views: "Mapping[str, View]", corpus: "CorpusRecord", shard: "Shard | None" = None
+) -> "Extraction":
+    """Bring the stores of the corpus up to date."""
+    from pcl_jax import terminal
+    from pcl_jax.training.devices import keep_compiled_programs
+    from pcl_jax.views.extract import extract
+
+    if corpus.synthetic:
+        terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
+    keep_compiled_programs()
+    with terminal.bar("extract") as progress:
+        extraction = extract(
+            corpus,
+            list(views.values()),
+            command.features,
+            workers=command.workers,
+            on_bad_audio=command.on_bad_audio,
+            shard=shard,
+            announce=lambda plan: terminal.out.print(terminal.plan_line(plan), highlight=False),
+            progress=progress,
+        )
+    if any(extraction.computed.values()):
+        terminal.out.print(terminal.extracted_line(extraction), highlight=False)
+    for id, why in extraction.skipped.items():
+        terminal.err.print(f"skipped {id}: {why}")
+    return extraction
+
+
+def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") -> "Study":
+    """The corpus with the features of these views extracted, ready to train on."""
+    from pcl_jax.training.study import open_study
+
+    chosen = choose_views(command, views)
     corpus = read_corpus(command)
     settings = config.Settings(
         command.mel,
@@ -127,33 +166,85 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
         getattr(command, "pretraining", config.Pretraining()),
         getattr(command, "finetuning", config.Finetuning()),
     )
-    if corpus.synthetic:
-        terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
-    keep_compiled_programs()
-    with terminal.bar("extract") as progress:
-        extraction = extract(
-            corpus,
-            list(choice.views.values()),
-            command.features,
-            workers=command.workers,
-            on_bad_audio=command.on_bad_audio,
-            progress=progress,
-        )
-    if any(extraction.computed.values()):
-        terminal.out.print(terminal.extracted_line(extraction), highlight=False)
-    study = open_study(
+    return open_study(
         corpus,
-        choice.views,
+        chosen,
         settings,
-        extraction,
+        extract_features(command, chosen, corpus),
         runs=command.runs,
         seed=command.seed,
         devices=command.devices,
         experiment=experiment,
     )
-    for id, why in study.skipped.items():
-        terminal.err.print(f"skipped {id}: {why}")
-    return study
+
+
+def extract(command: Extract) -> None:
+    shard = None
+    if command.shard:
+        numbers = command.shard.split("/")
+        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
+            raise UsageError(f"--shard {command.shard} is no share; 3/8 is the third of eight")
+        shard = (int(numbers[0]), int(numbers[1]))
+    chosen = choose_views(command, command.views)
+    extract_features(command, chosen, read_corpus(command), shard)
+
+
+def features(command: Features) -> int:
+    from pcl_jax import terminal
+    from pcl_jax.views import manage, store
+
+    match command.action:
+        case "list":
+            terminal.out.print(terminal.stores_table(manage.stores(command.features)))
+        case "verify":
+            return _verify(command)
+        case "gc":
+            unused = manage.unused(command.features, command.runs)
+            for kept in unused:
+                terminal.out.print(f"{kept.folder} ({terminal.size(kept.bytes)})", highlight=False)
+            total = terminal.size(sum(kept.bytes for kept in unused))
+            question = f"remove these {len(unused)}, {total}? [y/N] "
+            if unused and (command.yes or terminal.ask(question)):
+                for kept in unused:
+                    manage.remove(kept)
+                terminal.out.print(f"removed {total}")
+            else:
+                terminal.out.print("removed nothing" + (" (--yes does)" if unused else ": all is needed"))
+        case "export":
+            if command.to is None or len(command.views) != 1:
+                raise UsageError(
+                    "export needs one view and a place: --views NAME --to FILE.csv (.parquet, or a folder)"
+                )
+            (view,) = choose_views(command, command.views).values()
+            corpus = read_corpus(command)
+            there = store.open(store.place(command.features, corpus.name, view.name, view.describe()))
+            count = manage.export(corpus, view.name, there, command.to)
+            terminal.out.print(f"{view.title} of {count} utterances: {command.to}", highlight=False)
+    return 0
+
+
+def _verify(command: Features) -> int:
+    from pcl_jax import terminal
+    from pcl_jax.views import manage, store
+
+    corpus = read_corpus(command) if command.root is not None else None
+    whole = True
+    for kept in manage.stores(command.features):
+        damaged = manage.damaged_parts(kept.folder)
+        for part, faults in damaged.items():
+            terminal.out.print(*faults, sep="\n", markup=False, highlight=False)
+            if command.repair:
+                part.unlink()
+                terminal.out.print(f"{part}: removed; pcl extract computes its rows anew", highlight=False)
+        changed = []
+        if corpus is not None and corpus.name == kept.corpus and (command.repair or not damaged):
+            changed = manage.changed_audio(store.open(kept.folder), corpus.utterances)
+        for id in changed:
+            terminal.out.print(f"{kept.folder}: the audio of {id!r} is another now, or gone", markup=False)
+        if not damaged and not changed:
+            terminal.out.print(f"{kept.folder}: whole", highlight=False)
+        whole &= not changed and (not damaged or command.repair)
+    return 0 if whole else 1
 
 
 def pretrain(command: Pretrain) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar, Union
 
 import tyro
-from tyro.conf import arg, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 from pcl_jax import config
 
@@ -15,8 +15,8 @@ Fold = Literal[1, 2, 3, 4, 5]
 Views = Annotated[
     tuple[str, ...],
     arg(
-        help="Representations of the audio: mel, egemaps, wav2vec2, hubert, whisper. "
-        "None given: mel, egemaps and the speech models'."
+        help="Representations of the audio: mel, egemaps, wav2vec2, hubert, whisper, or NAME=TABLE, vectors "
+        "made elsewhere (.csv, .parquet). None given: mel, egemaps and the speech models'."
     ),
 ]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -78,6 +78,24 @@ class Extract(OnFeatures):
     """Compute the features that are not there yet."""
 
     views: Views = ()
+    shard: str = ""
+    """3/8 computes the third of eight shares, beside seven other processes or hosts on one file system."""
+
+
+@dataclass(frozen=True)
+class Features(OnFeatures):
+    """List the extracted features, verify them, remove those no run needs, or take them to other tools."""
+
+    action: Positional[Literal["list", "verify", "gc", "export"]] = "list"
+    """verify: every checksum and, with --root, the audio; gc: what no run was pre-trained on; export: the
+    corpus's features of --views."""
+    views: Views = ()
+    repair: Switch = False
+    """verify: remove damaged parts; extraction then computes their rows, and only them, anew."""
+    yes: Switch = False
+    """gc: remove without asking."""
+    to: Path | None = None
+    """export: NAME.csv or NAME.parquet (a vector per utterance), or a folder (.npy per utterance)."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,7 @@ class Finetune(OnFeatures):
     finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
 
 
-Command = Corpus | Extract | Pretrain | Finetune
+Command = Corpus | Extract | Features | Pretrain | Finetune
 C = TypeVar("C", bound=Common)
 
 
@@ -131,7 +149,13 @@ def default(command: type[C], arguments: Sequence[str]) -> C:
 
 def parse(arguments: Sequence[str]) -> Command:
     """The command of these words; ends the process with code 2 and a message if there is none."""
-    commands = {"corpus": Corpus, "extract": Extract, "pretrain": Pretrain, "finetune": Finetune}
+    commands = {
+        "corpus": Corpus,
+        "extract": Extract,
+        "features": Features,
+        "pretrain": Pretrain,
+        "finetune": Finetune,
+    }
     choices = Union[  # noqa: UP007 - made at run time
         tuple(
             Annotated[command, subcommand(name, default=default(command, arguments))]

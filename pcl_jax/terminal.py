@@ -3,14 +3,18 @@
 NO_COLOR is respected (rich does it).
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -18,7 +22,10 @@ from pcl_jax.corpora.folds import validation_session
 from pcl_jax.training.compare import PROBES, WAYS, way
 from pcl_jax.training.runs import Row
 from pcl_jax.training.study import Study
-from pcl_jax.views.extract import Extraction
+from pcl_jax.views.extract import Extraction, Plan
+from pcl_jax.views.manage import Kept
+from pcl_jax.views.store import StoreError
+from pcl_jax.views.store import open as open_store
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -63,6 +70,42 @@ def bar(title: str) -> Iterator[Bar]:
     )
     with Progress(*columns, console=out) as progress:
         yield Bar(progress, title)
+
+
+def plan_line(plan: Plan) -> str:
+    """What an extraction will take."""
+    return (
+        f"to extract: {plan.utterances:,} utterances, {plan.audio_s / 3600:.2f} h of audio, about "
+        f"{size(plan.bytes)} on disk ({size(plan.free)} free)"
+    )
+
+
+def stores_table(stores: Sequence[Kept]) -> Table:
+    """The stores of a features folder; what made one stands in its parts' metadata."""
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True)
+    for heading in ("corpus", "view", "digest", "utterances", "values", "size"):
+        table.add_column(heading, justify="right" if heading in ("utterances", "size") else "left")
+    for kept in stores:
+        try:
+            there = open_store(kept.folder)
+        except StoreError:
+            cells = ("damaged", "pcl features verify")
+        else:
+            cells = (f"{len(there):,}", "".join(_shape(values) for values in islice(there.values(), 1)))
+        table.add_row(kept.corpus, kept.view, kept.digest, *cells, size(kept.bytes))
+    return table
+
+
+def _shape(values: np.ndarray) -> str:
+    axes = [str(size) for size in values.shape]
+    if len(axes) > 1:
+        axes[0] = "t"
+    return escape(f"{values.dtype} [{', '.join(axes)}]")
+
+
+def ask(question: str) -> bool:
+    """Whether a person at a terminal says yes; nobody there is no."""
+    return sys.stdin.isatty() and out.input(question, markup=False).strip().lower() in ("y", "yes")
 
 
 def extracted_line(extraction: Extraction) -> str:

@@ -120,6 +120,59 @@ def test_three_views_and_a_stand_in_that_no_table_or_record_hides(capsys, tmp_pa
     assert "nowhere" in err
 
 
+def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, tmp_path, emodb):
+    common = [*flags(tmp_path, emodb), "--workers", 1]
+    assert pcl(capsys, "extract", *common, "--views", "egemaps", "mel", "--shard", "1/2")[0] == 0
+    code, out, _ = pcl(capsys, "extract", *common, "--views", "egemaps", "mel")
+    assert "to extract: 20 utterances" in out
+    code, out, _ = pcl(capsys, "features", "list", *common)
+    assert code == 0
+    assert "float32 [t, 64]" in out
+    (part, _) = sorted((tmp_path / "f" / "emodb").glob("egemaps-*/part-*.arrow"))
+    part.write_bytes(part.read_bytes()[:-50])
+    code, out, _ = pcl(capsys, "features", "verify", *common)
+    assert code == 1
+    assert f"{part}: truncated or damaged" in out
+    assert pcl(capsys, "features", "verify", "--repair", *common)[0] == 0
+    assert "to extract: 20 utterances" in pcl(capsys, "extract", *common, "--views", "egemaps", "mel")[1]
+    assert pcl(capsys, "features", "verify", *common)[0] == 0
+    soundfile.write(emodb / "03a01Wa.wav", 0.1 * np.ones(8000) * np.sin(np.arange(8000)), 16_000)
+    code, out, _ = pcl(capsys, "features", "verify", *common)
+    assert code == 1
+    assert "the audio of '03a01Wa' is another now" in out
+    assert "to extract: 1 utterances" in pcl(capsys, "extract", *common, "--views", "egemaps", "mel")[1]
+
+    table = tmp_path / "functionals.csv"
+    code, out, _ = pcl(capsys, "features", "export", *common, "--views", "egemaps", "--to", table)
+    assert code == 0
+    small = ["--epochs", 1, "--batch", 8]
+    code, out, _ = pcl(capsys, "pretrain", *common, "--views", "mel", f"mine={table}", *small)
+    assert code == 0
+    code, out, _ = pcl(capsys, "features", "gc", *common)
+    assert "removed nothing" in out
+    assert len(list((tmp_path / "f" / "emodb").iterdir())) == 3
+    code, out, _ = pcl(capsys, "features", "gc", "--yes", *common)
+    assert sorted(folder.name.split("-")[0] for folder in (tmp_path / "f" / "emodb").iterdir()) == [
+        "mel",
+        "mine",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("features", "export", "--views", "mel"), "needs one view and a place"),
+        (("extract", "--shard", "3"), "3/8 is the third of eight"),
+        (("extract", "--views", "mine=nowhere.csv"), "there is no table nowhere.csv"),
+    ],
+)
+def test_features_wrong_use(capsys, words, says, tmp_path, emodb):
+    code, _, err = pcl(capsys, *words, *flags(tmp_path, emodb))
+    assert code in (1, 2)
+    assert says in err
+    assert err.count("\n") == 1
+
+
 def test_from_audio_to_records(capsys, tmp_path, emodb):
     """The documented commands on a corpus of tones, to the end."""
     common = [*flags(tmp_path, emodb), "--workers", 1, "--views", "mel", "egemaps"]

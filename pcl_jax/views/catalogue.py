@@ -1,10 +1,12 @@
 """The views there are, by name, and which of them a run uses."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pcl_jax.config import Egemaps, Mel, SpeechModels
 from pcl_jax.views.egemaps import EgemapsView
+from pcl_jax.views.imported import ImportedView
 from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, family_of
 from pcl_jax.views.speech_models.model import UNTRAINED, Family
@@ -60,12 +62,17 @@ class Choice(NamedTuple):
 def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[str]) -> Choice:
     """The views of these names; by default mel, egemaps and the speech models of the checkpoints.
 
+    `my=vectors.parquet` is a view of that name, made elsewhere.
+
     With neither names nor checkpoints the third view is wav2vec 2.0 base, as in the paper. Where that cannot
     be had, a run that did not ask for it goes on with two views, and says so.
 
     Raises:
         ValueError: an unknown name, or one given twice.
     """
+    imported = [name.split("=", 1) for name in names if "=" in name]
+    known = known | {name: ImportedView(name, Path(table)) for name, table in imported if name not in known}
+    names = [name.split("=", 1)[0] for name in names]
     for name in names:
         if name not in known:
             raise ValueError(f"unknown view {name!r} in --views; choose from {', '.join(known)}")

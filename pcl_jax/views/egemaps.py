@@ -72,6 +72,9 @@ class EgemapsView(View):
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
+    def size(self, duration_s: float) -> int:
+        return 4 * 88
+
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [functionals(waveform, self.config) for waveform in waveforms]
 

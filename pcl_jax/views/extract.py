@@ -3,8 +3,9 @@
 import math
 import os
 import resource
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.views import audio, store
 from pcl_jax.views.audio import AudioError, AudioErrors
-from pcl_jax.views.store import Row, Store, Writer
+from pcl_jax.views.store import Row, Shard, Store, StoreError, Writer
 from pcl_jax.views.view import View
 from pcl_jax.views.workers import Task, compute_all
 
@@ -23,6 +24,8 @@ PART_ROWS = 1024
 PART_BYTES = 2**26
 PART_S = 10.0
 """A part is written when it reaches any of these: that is what a kill can lose."""
+ROOM = 2**24
+"""Bytes that are left free on the disk."""
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
@@ -31,6 +34,19 @@ class Progress(Protocol):
     """Told after every utterance; `label` says what is being done."""
 
     def __call__(self, done: int, total: int, label: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction will do."""
+
+    utterances: int
+    """To compute in at least one view."""
+    audio_s: float
+    bytes: int
+    """That the new features will take on disk, about."""
+    free: int
+    """Bytes that the disk has."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,8 @@ def extract(
     *,
     workers: int | None = None,
     on_bad_audio: Literal["error", "skip"] = "error",
+    shard: Shard | None = None,
+    announce: Callable[[Plan], None] | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Bring the stores of a corpus up to date.
@@ -74,23 +92,42 @@ def extract(
         workers: Processes; all CPUs by default. Few utterances are computed in this process.
         on_bad_audio: "error": good audio is stored, then all bad files are raised as one error.
             "skip": they are returned.
+        shard: (3, 8) computes the third of eight shares of the corpus, so that eight processes or hosts on
+            one file system share it out; each returns what there is in the end of its own share.
+        announce: Told of the plan before anything is computed.
         progress: Called as `progress(done, total, label)`.
 
     Raises:
         AudioErrors: All bad files, unless they are to be skipped.
-        StoreError: A store is damaged, locked, or cannot be written.
+        StoreError: A store is damaged, locked, or cannot be written; the disk has no room for the features.
+        ValueError: No such share.
         WorkerError: A view failed, or a worker process died.
     """
     start = time.monotonic()
     workers = workers or os.cpu_count() or 1
     places = {view.name: store.place(features, corpus.name, view.name, view.describe()) for view in views}
-    digests, bad = _digests(corpus.utterances, workers)
-    good = [utterance for utterance in corpus.utterances if utterance.id in digests]
+    utterances = corpus.utterances
+    if shard is not None:
+        number, shares = shard
+        if not 1 <= number <= shares:
+            raise ValueError(f"share {number} of {shares}: give 1 to {shares}")
+        utterances = utterances[number - 1 :: shares]
+    digests, bad = _digests(utterances, workers)
+    good = [utterance for utterance in utterances if utterance.id in digests]
     missing = {view.name: _missing(places[view.name], good, digests) for view in views}
     todo = [utterance for utterance in good if any(utterance.id in ids for ids in missing.values())]
+    plan = _plan(todo, views, missing, features)
+    if announce is not None and todo:
+        announce(plan)
+    if plan.bytes + ROOM > plan.free and todo:
+        raise StoreError(
+            f"{features}: the features of {plan.utterances} utterances will take about "
+            f"{plan.bytes / 2**20:,.0f} MiB, and the disk has {plan.free / 2**20:,.0f} MiB free; make room, "
+            "or choose another disk with --features"
+        )
     with ExitStack() as stack:
         sinks = {
-            view.name: stack.enter_context(_Sink(view, places[view.name], digests))
+            view.name: stack.enter_context(_Sink(view, places[view.name], digests, shard))
             for view in views
             if missing[view.name] or not places[view.name].is_dir()
         }
@@ -103,9 +140,17 @@ def extract(
         computed={name: sinks[name].written if name in sinks else 0 for name in places},
         present={name: len(good) - len(ids) for name, ids in missing.items()},
         seconds=time.monotonic() - start,
-        audio_s=sum((utterance.duration_s for utterance in todo), 0.0),
+        audio_s=plan.audio_s,
         peak_bytes=1024 * max(resource.getrusage(who).ru_maxrss for who in _PROCESSES),
     )
+
+
+def _plan(
+    todo: Sequence[Utterance], views: Sequence[View], missing: Mapping[str, set[str]], features: Path
+) -> Plan:
+    size = sum(view.size(u.duration_s) for view in views for u in todo if u.id in missing[view.name])
+    there = next(folder for folder in (features.absolute(), *features.absolute().parents) if folder.exists())
+    return Plan(len(todo), sum((u.duration_s for u in todo), 0.0), size, shutil.disk_usage(there).free)
 
 
 def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, str], dict[str, AudioError]]:
@@ -139,20 +184,27 @@ def _compute(
     bad: dict[str, AudioError] = {}
     tasks = []
     for utterance in todo:
-        wanted = [view for view in views if utterance.id in missing[view.name]]
+        wanted = []
+        for view in views:
+            if utterance.id in missing[view.name]:
+                if (values := view.given(utterance)) is None:
+                    wanted.append(view)
+                else:
+                    sinks[view.name].add(utterance.id, values)
         here = tuple(view for view in wanted if view.device_batch is None)
         read_s = [view.longest_s or math.inf for view in wanted if view.device_batch is not None]
-        tasks.append(Task(utterance, here, waveform_s=max(read_s, default=0)))
+        if wanted:
+            tasks.append(Task(utterance, here, waveform_s=max(read_s, default=0)))
     with closing(compute_all(tasks, processes)) as results:
         for done, result in enumerate(results, 1):
             if result.error is not None:
                 bad[result.utterance.id] = result.error
+            for name, values in result.features.items():
+                sinks[name].add(result.utterance.id, values)
             for view in views:
-                if result.error is None and result.utterance.id in missing[view.name]:
-                    if view.device_batch is not None:
-                        sinks[view.name].add_waveform(result.utterance.id, result.waveform)
-                    else:
-                        sinks[view.name].add(result.utterance.id, result.features[view.name])
+                awaits = view.device_batch is not None and result.utterance.id in missing[view.name]
+                if awaits and result.error is None:
+                    sinks[view.name].add_waveform(result.utterance.id, result.waveform)
             if progress is not None:
                 progress(done, len(tasks), "extracting " + ", ".join(sinks))
     return bad
@@ -161,9 +213,9 @@ def _compute(
 class _Sink:
     """Collects one view's rows and writes them in parts; writes the rest on leaving, also after an error."""
 
-    def __init__(self, view: View, place: Path, digests: Mapping[str, str]):
+    def __init__(self, view: View, place: Path, digests: Mapping[str, str], shard: Shard | None):
         self.view, self.digests = view, digests
-        self.writer = Writer(place, view.name, view.describe())
+        self.writer = Writer(place, view.name, view.describe(), shard=shard)
         self.rows: list[Row] = []
         self.bytes = 0
         self.waiting: list[tuple[str, np.ndarray]] = []
@@ -177,7 +229,7 @@ class _Sink:
         with self.writer:
             if kind is None:
                 self._run_device()
-            if kind is None or not issubclass(kind, store.StoreError):
+            if kind is None or not issubclass(kind, StoreError):
                 self._flush()
 
     def add(self, id: str, values: np.ndarray) -> None:

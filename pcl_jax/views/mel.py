@@ -88,6 +88,10 @@ class MelView(View):
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
+    def size(self, duration_s: float) -> int:
+        samples = int(min(duration_s, self.config.clip.duration_s) * self.config.sampling_rate)
+        return 4 * self.config.bands * (1 + samples // self.config.hop)
+
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [mel_spectrogram(waveform, self.config) for waveform in waveforms]
 

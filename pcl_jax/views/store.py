@@ -12,6 +12,7 @@ that changes a value, so other parameters are another folder and never a silent 
 
 and the view's description in the schema's metadata. Parts are written under a temporary name, synced
 and renamed, so a part is whole or it is not there. A row of a later part replaces an earlier one.
+Processes that share out a corpus write `part-00000-3of8.arrow`, each its own; merging is only listing.
 """
 
 import fcntl
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
@@ -32,6 +33,10 @@ from jaxtyping import Float, Int
 from pcl_jax import config
 
 _VERSIONS = ("pcl-jax", "numpy", "soundfile", "soxr", "librosa", "opensmile")
+
+
+Shard: TypeAlias = tuple[int, int]
+"""(3, 8): the third of eight shares of a corpus."""
 
 
 class StoreError(RuntimeError):
@@ -64,6 +69,11 @@ def open(folder: Path) -> "Store":
     return Store(folder)
 
 
+def parts(folder: Path) -> list[Path]:
+    """The part files of a store, oldest first."""
+    return sorted(folder.glob("part-*.arrow"))
+
+
 class Store(Mapping[str, np.ndarray]):
     """id -> features, read-only: `store[id]` is `[t, ...]` or `[d]`, a view of the mapped file."""
 
@@ -71,7 +81,7 @@ class Store(Mapping[str, np.ndarray]):
         if not folder.is_dir():
             raise StoreError(f"{folder}: no features here; extract them first (pcl extract)")
         self.folder = folder
-        self._parts = [_Part(path) for path in sorted(folder.glob("part-*.arrow"))]
+        self._parts = [_Part(path) for path in parts(folder)]
         self._where = {
             id: (part, row) for part in self._parts for row, id in enumerate(part.column("id").to_pylist())
         }
@@ -130,12 +140,12 @@ class Store(Mapping[str, np.ndarray]):
 
     def verify(self) -> list[str]:
         """Compare every row with its checksum, also replaced ones; one line per row that differs."""
-        return [
-            f"{part.path}: the values of {part.column('id')[row].as_py()!r} differ from their checksum"
-            for part in self._parts
-            for row, expected in enumerate(part.column("crc32").to_numpy())
-            if zlib.crc32(part.row(row).data) != expected
-        ]
+        return [fault for part in self._parts for fault in part.verify()]
+
+
+def verify_part(path: Path) -> list[str]:
+    """One line per row of a part that differs from its checksum. Raises: StoreError, as `open`."""
+    return _Part(path).verify()
 
 
 class _Part:
@@ -159,6 +169,13 @@ class _Part:
                 "only its rows are computed anew"
             ) from error
 
+    def verify(self) -> list[str]:
+        return [
+            f"{self.path}: the values of {self.column('id')[row].as_py()!r} differ from their checksum"
+            for row, expected in enumerate(self.column("crc32").to_numpy())
+            if zlib.crc32(self.row(row).data) != expected
+        ]
+
     def column(self, name: str) -> Any:
         return self._batch.column(name)
 
@@ -172,14 +189,18 @@ class _Part:
 
 
 class Writer:
-    """Appends parts to a store; one at a time per folder, whoever else reads.
+    """Appends parts to a store; one at a time per folder, or per share of it, whoever else reads.
+
+    Args:
+        shard: Which share of the corpus's utterances the rows are of. Writers of different shares work at
+            once; a writer of the whole excludes them all.
 
     Raises:
-        StoreError: Another process is writing; the folder cannot be written; the disk is full. What
+        StoreError: Another process is writing the same; the folder cannot be written; the disk is full. What
             earlier parts hold is safe in every case.
     """
 
-    def __init__(self, folder: Path, name: str, describe: Mapping[str, Any]):
+    def __init__(self, folder: Path, name: str, describe: Mapping[str, Any], *, shard: Shard | None = None):
         self.folder = folder
         self._metadata = {
             "view": name,
@@ -187,22 +208,29 @@ class Writer:
             "versions": {package: version(package) for package in _VERSIONS},
         }
         self._dtype = np.dtype(describe["dtype"])
+        self._share = "" if shard is None else "-{}of{}".format(*shard)
+        self._locks: list[IO[bytes]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[bytes] = (folder / ".lock").open("ab")
+            self._lock(".lock", fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
+            if shard is not None:
+                self._lock(f".lock{self._share}", fcntl.LOCK_EX)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise StoreError(
-                f"{folder}: another process is writing these features; wait until it ends, or stop it"
-            ) from error
-        for stray in folder.glob(".part-*"):  # a killed writer's; nobody else's while we hold the lock
+        # A killed writer's; nobody else's while we hold the lock.
+        for stray in folder.glob(f".part-*{self._share}.arrow"):
             stray.unlink()
-        last = max((int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.arrow")), default=-1)
-        self._next = last + 1
+
+    def _lock(self, name: str, how: int) -> None:
+        file = (self.folder / name).open("ab")
+        self._locks.append(file)
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.__exit__(None, None, None)
+            raise StoreError(
+                f"{self.folder}: another process is writing these features; wait until it ends, or stop it"
+            ) from error
 
     def __enter__(self) -> "Writer":
         return self
@@ -210,13 +238,16 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        for lock in self._locks:
+            lock.close()
 
     def write(self, rows: Sequence[Row]) -> Path | None:
         """Write one part, all or nothing; no part for no rows."""
         if not rows:
             return None
-        target = self.folder / f"part-{self._next:05d}.arrow"
+        # Beyond all others' numbers, whoever wrote them: what is written later counts.
+        number = 1 + max((_number(path) for path in self.folder.glob("part-*.arrow")), default=-1)
+        target = self.folder / f"part-{number:05d}{self._share}.arrow"
         temporary = self.folder / f".{target.name}"
         batch = _batch(rows, self._dtype, self._metadata)
         try:
@@ -233,8 +264,11 @@ class Writer:
                 f"{target}: cannot be written ({error.strerror or error}); the parts before it are safe: "
                 "make room or mend the folder and run again"
             ) from error
-        self._next += 1
         return target
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.split("-")[1])
 
 
 def append(folder: Path, name: str, describe: Mapping[str, Any], rows: Sequence[Row]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from pcl_jax.config import Encoders
+from pcl_jax.corpora.utterance import Utterance
 
 if TYPE_CHECKING:
     from flax import linen as nn  # worker processes compute features without loading it
@@ -45,6 +46,14 @@ class View(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Everything that changes a value (JSON types). The store's digest is made of this."""
         ...
+
+    def size(self, duration_s: float) -> int:
+        """Bytes that the features of an utterance of this duration take, about."""
+        ...
+
+    def given(self, utterance: Utterance) -> np.ndarray | None:
+        """Features that were made elsewhere; None: they are computed from the audio."""
+        return None
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms (float32 mono [samples], at `sampling_rate` 16 kHz, the whole utterance) ->

@@ -1,10 +1,12 @@
 """Extraction computes what is missing, all of it, and nothing else."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from pcl_jax.config import Egemaps, Mel
+from pcl_jax.config import Clip, Egemaps, Mel
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.views import audio, extract, store, workers
 from pcl_jax.views.audio import AudioErrors
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.extract import extract as run
 from pcl_jax.views.mel import MelView
+from pcl_jax.views.store import StoreError
 from pcl_jax.views.view import View
 from pcl_jax.views.workers import WorkerError
 
@@ -33,6 +36,9 @@ class Ends(View):
 
     def describe(self):
         return {"dtype": "float32", "count": self.count}
+
+    def size(self, duration_s: float) -> int:
+        return 8 * self.count
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.stack([w[: self.count], w[-self.count :]]) for w in waveforms]
@@ -269,6 +275,15 @@ EXTRACT = """
 """
 
 
+def same_as_never_interrupted(corpus: Corpus, resumed: extract.Extraction, fresh: Path) -> None:
+    whole = run(corpus, [Ends()], fresh)
+    assert set(resumed.stores["ends"].ids) == set(whole.stores["ends"].ids)
+    assert resumed.stores["ends"].verify() == []
+    for id in whole.stores["ends"]:
+        np.testing.assert_array_equal(resumed.stores["ends"][id], whole.stores["ends"][id])
+        assert resumed.stores["ends"].audio_digest(id) == whole.stores["ends"].audio_digest(id)
+
+
 def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 30)
     command = [sys.executable, "-c", textwrap.dedent(EXTRACT), str(Path(__file__).parent), tmp_path / "audio"]
@@ -281,13 +296,57 @@ def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path):
         process.wait()
         process.stdout.close()
     resumed = run(corpus, [Ends()], tmp_path / "killed")
-    whole = run(corpus, [Ends()], tmp_path / "whole")
     assert resumed.present["ends"] >= 6
-    assert set(resumed.stores["ends"].ids) == set(whole.stores["ends"].ids)
-    assert resumed.stores["ends"].verify() == []
-    for id in whole.stores["ends"]:
-        np.testing.assert_array_equal(resumed.stores["ends"][id], whole.stores["ends"][id])
-        assert resumed.stores["ends"].audio_digest(id) == whole.stores["ends"].audio_digest(id)
+    same_as_never_interrupted(corpus, resumed, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_instants(tmp_path):
+    """Anywhere: while it starts, reads, computes, writes, renames."""
+    corpus = corpus_of(tmp_path / "audio", 30)
+    slow = textwrap.dedent(EXTRACT).replace("print(done, flush=True)", "import time; time.sleep(0.03)")
+    command = [sys.executable, "-c", slow, str(Path(__file__).parent), tmp_path / "audio"]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        process = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.5, 3.0))
+        process.kill()
+        process.wait()
+    same_as_never_interrupted(corpus, run(corpus, [Ends()], tmp_path / "killed"), tmp_path / "whole")
+
+
+def test_shares_are_disjoint_and_together_the_whole(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 7)
+    counts = [run(corpus, [Ends()], tmp_path / "f", shard=(i, 3)).computed["ends"] for i in (2, 3, 1)]
+    assert counts == [2, 2, 3]
+    together = run(corpus, [Ends()], tmp_path / "f")
+    assert together.computed == {"ends": 0}
+    same_as_never_interrupted(corpus, together, tmp_path / "whole")
+    for shard in ((0, 3), (4, 3)):
+        with pytest.raises(ValueError, match=f"share {shard[0]} of 3: give 1 to 3"):
+            run(corpus, [Ends()], tmp_path / "f", shard=shard)
+
+
+def test_the_plan_is_told_first_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    plans = []
+    run(corpus, [Ends(), Ends(name="other")], tmp_path / "f", announce=plans.append)
+    run(corpus, [Ends(), Ends(name="other")], tmp_path / "f", announce=plans.append)  # nothing to do
+    (plan,) = plans
+    assert (plan.utterances, plan.audio_s, plan.bytes) == (3, 0.75, 2 * 3 * 16)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40, 2**24 + 2**10))
+    run(corpus, [Ends()], tmp_path / "small")
+    with pytest.raises(StoreError, match=r"3 utterances will take about 5 MiB, and the disk has 16 MiB free"):
+        run(corpus, [Ends(count=200_000)], tmp_path / "f")
+    assert not list(tmp_path.glob("f/*/*count*"))
+
+
+@pytest.mark.parametrize("view", [MelView(), MelView(Mel(clip=Clip(duration_s=0.1))), EgemapsView()])
+def test_the_estimate_is_what_is_stored(view, tmp_path):
+    sound(tmp_path / "a" / "a.wav", 0, 5000)
+    corpus = Corpus("c", (Utterance("a", tmp_path / "a" / "a.wav", 1, "x", None, 5000 / 16000),), {})
+    values = run(corpus, [view], tmp_path / "f").stores[view.name]["a"]
+    assert abs(view.size(5000 / 16000) - values.nbytes) <= values[:1].nbytes
 
 
 LIGHT = """

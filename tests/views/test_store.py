@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -176,6 +177,54 @@ def test_two_writers_at_once_are_told(tmp_path):
         writer.write([row("a")])
         assert store.open(tmp_path).ids == ("a",)  # reading goes on
     Writer(tmp_path, "mel", DESCRIBE).__exit__(None, None, None)
+
+
+def test_shares_are_written_at_once_and_the_whole_by_one_alone(tmp_path):
+    with (
+        Writer(tmp_path, "mel", DESCRIBE, shard=(1, 2)) as one,
+        Writer(tmp_path, "mel", DESCRIBE, shard=(2, 2)) as two,
+    ):
+        for shard in ((1, 2), None):
+            with pytest.raises(StoreError, match="another process is writing"):
+                Writer(tmp_path, "mel", DESCRIBE, shard=shard)
+        for writer, id in ((two, "b"), (one, "a"), (two, "d"), (one, "c")):
+            writer.write([row(id)])
+    assert [part.name for part in store.parts(tmp_path)] == [
+        "part-00000-2of2.arrow", "part-00001-1of2.arrow", "part-00002-2of2.arrow", "part-00003-1of2.arrow",
+    ]  # fmt: skip
+    store.append(tmp_path, "mel", DESCRIBE, [row("b", audio="new")])
+    opened = store.open(tmp_path)
+    assert sorted(opened.ids) == ["a", "b", "c", "d"]
+    assert opened.audio_digest("b") == "new"
+
+
+def test_a_writer_clears_its_own_strays_and_not_those_of_other_shares(tmp_path):
+    with Writer(tmp_path, "mel", DESCRIBE, shard=(2, 2)):
+        stray = tmp_path / ".part-00000-2of2.arrow"
+        stray.touch()  # being written
+        Writer(tmp_path, "mel", DESCRIBE, shard=(1, 2)).__exit__(None, None, None)
+        assert stray.exists()
+    Writer(tmp_path, "mel", DESCRIBE).__exit__(None, None, None)
+    assert not stray.exists()
+
+
+def test_a_quota_stops_the_part_and_keeps_those_before(tmp_path):
+    """The operating system's own refusal: no file beyond 64 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"part-00001\.arrow: cannot be written \(.*make room"):
+            store.append(tmp_path, "mel", DESCRIBE, [row("b", (40_000, 4))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    same(store.open(tmp_path), [row("a")])
+    assert not list(tmp_path.glob(".part-*"))
+
+
+def test_a_folder_that_cannot_be_written_is_said():
+    with pytest.raises(StoreError, match="/proc/features/mel: cannot be written"):
+        Writer(Path("/proc/features/mel"), "mel", DESCRIBE)
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

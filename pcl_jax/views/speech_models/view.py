@@ -121,6 +121,11 @@ class SpeechModelView(View):
             "clip": asdict(c.clip),
         }
 
+    def size(self, duration_s: float) -> int:
+        a = self.model.architecture
+        samples = int(min(duration_s, self.config.clip.duration_s) * audio.SAMPLING_RATE)
+        return 2 * a.states * a.width * a.frames(max(samples, a.shortest))
+
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Per utterance float16 `[t, h, d]`, its valid frames.
 
