@@ -1,6 +1,6 @@
 """How fast the feature store reads random utterances: against memcpy, and one padded .npy per utterance.
 
-    python benchmarks/features.py --folder DIR      (8 GB of disk there, and as much memory for the page cache)
+    python benchmarks/features.py --folder DIR    (8 GB of disk there, and as much memory for the page cache)
 
 Hidden states of wav2vec 2.0 base, float16 [t, 13, 768], durations as IEMOCAP's (log-normal, mean 4.5 s, 0.6
 to 15 s). The peers' layout is one .npy per utterance, padded to 15 s (749 frames). Each round reads the same

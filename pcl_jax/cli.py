@@ -206,7 +206,7 @@ def features(command: Features) -> int:
             question = f"remove these {len(unused)}, {total}? [y/N] "
             if unused and (command.yes or terminal.ask(question)):
                 for kept in unused:
-                    manage.remove(kept)
+                    store.remove(kept.folder)
                 terminal.out.print(f"removed {total}")
             else:
                 terminal.out.print("removed nothing" + (" (--yes does)" if unused else ": all is needed"))

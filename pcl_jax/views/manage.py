@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 from urllib.parse import unquote
 
@@ -60,9 +59,9 @@ def changed_audio(there: Store, utterances: Iterable[Utterance]) -> list[str]:
     return [u.id for u, digest in zip(known, now, strict=True) if digest != there.audio_digest(u.id)]
 
 
-def unused(features: Path, runs: Path, needed: Iterable[Path] = ()) -> list[Kept]:
-    """Stores that no run was pre-trained on (`run.json`) and that are not among the `needed` folders."""
-    used = {folder.absolute() for folder in needed}
+def unused(features: Path, runs: Path) -> list[Kept]:
+    """Stores that no run was pre-trained on, by what the runs' `run.json` say."""
+    used = set()
     for card in runs.glob("*/*/run.json"):
         about = json.loads(card.read_text())
         for name, digest in about.items():
@@ -70,11 +69,6 @@ def unused(features: Path, runs: Path, needed: Iterable[Path] = ()) -> list[Kept
                 view = name.removesuffix(" features")
                 used.add((features / card.parent.parent.name / f"{view}-{digest}").absolute())
     return [kept for kept in stores(features) if kept.folder.absolute() not in used]
-
-
-def remove(kept: Kept) -> None:
-    """Delete a store."""
-    rmtree(kept.folder)
 
 
 def export(corpus: Corpus, view: str, there: Store, to: Path) -> int:

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from shutil import rmtree
 from types import TracebackType
 from typing import IO, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -212,25 +213,18 @@ class Writer:
         self._locks: list[IO[bytes]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock(".lock", fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
-            if shard is not None:
-                self._lock(f".lock{self._share}", fcntl.LOCK_EX)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+        try:
+            self._locks.append(_locked(folder / ".lock", fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH))
+            if shard is not None:
+                self._locks.append(_locked(folder / f".lock{self._share}", fcntl.LOCK_EX))
+        except StoreError:
+            self.__exit__(None, None, None)
+            raise
         # A killed writer's; nobody else's while we hold the lock.
         for stray in folder.glob(f".part-*{self._share}.arrow"):
             stray.unlink()
-
-    def _lock(self, name: str, how: int) -> None:
-        file = (self.folder / name).open("ab")
-        self._locks.append(file)
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.__exit__(None, None, None)
-            raise StoreError(
-                f"{self.folder}: another process is writing these features; wait until it ends, or stop it"
-            ) from error
 
     def __enter__(self) -> "Writer":
         return self
@@ -265,6 +259,28 @@ class Writer:
                 "make room or mend the folder and run again"
             ) from error
         return target
+
+
+def remove(folder: Path) -> None:
+    """Delete a store. Raises: StoreError, if another process is writing to it."""
+    with _locked(folder / ".lock", fcntl.LOCK_EX):
+        rmtree(folder)
+
+
+def _locked(path: Path, how: int) -> IO[bytes]:
+    """The file, open and locked until it is closed."""
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise StoreError(
+            f"{path.parent}: another process is writing these features; wait until it ends, or stop it"
+        ) from error
+    return file
 
 
 def _number(part: Path) -> int:
