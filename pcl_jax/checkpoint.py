@@ -103,6 +103,21 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any])
     write_atomically(path, save(flatten(arrays), metadata))
 
 
+def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of `save_arrays`.
+
+    Raises:
+        CheckpointError: the file is not there or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); delete it and train again") from error
+    return unflatten(arrays), about
+
+
 def load_encoder(run: Path, view: str, **expected: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pre-trained parameters of one view's encoder, and what the checkpoint is about.
 
@@ -121,13 +136,8 @@ def load_encoder(run: Path, view: str, **expected: Any) -> tuple[dict[str, Any],
         if (run / "run.json").is_file():
             hint = "it was interrupted: repeat its `pcl pretrain` command"
         raise CheckpointError(f"{run} holds no pre-trained encoders ({ENCODERS} is not there); {hint}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            arrays = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{view}.")}  # noqa: SIM118
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it and pre-train again") from error
-    if not arrays:
+    arrays, about = load_arrays(path)
+    if view not in arrays:
         raise CheckpointError(f"{run} has encoders for {about.get('views')}, not for {view!r}")
     for name, value in expected.items():
         if about.get(name) != value:
@@ -136,4 +146,4 @@ def load_encoder(run: Path, view: str, **expected: Any) -> tuple[dict[str, Any],
                 f"{run} was pre-trained with {name} {about.get(name)}, not {value}{why}; "
                 "pre-train for this one"
             )
-    return unflatten(arrays)[view], about
+    return arrays[view], about

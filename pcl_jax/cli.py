@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcl_jax import config
@@ -249,17 +250,11 @@ def _verify(command: Features) -> int:
 
 def pretrain(command: Pretrain) -> None:
     from pcl_jax import terminal
-    from pcl_jax.training import runs
 
     if len(command.views) == 1:
         raise UsageError(f"--views {' '.join(command.views)}: pre-training needs two views or more")
     study = open_study(command, command.views, "pretrain")
-    with terminal.bar(f"fold {command.fold}") as progress:
-        run = runs.pretrain(
-            study,
-            command.fold,
-            lambda row, epochs: progress(row["epoch"], epochs, terminal.epoch_line(row)),
-        )
+    run = pretrain_fold(study, command.fold)
     terminal.out.print(terminal.pretrained_line(study.done()[study.relative(run)]))
     if command.compare:
         from pcl_jax.training.compare import compare
@@ -275,6 +270,17 @@ def pretrain(command: Pretrain) -> None:
     terminal.out.print(
         f"next: pcl finetune {flags} --fold {command.fold} --view egemaps --pretrained {run} --fraction 0.1"
     )
+
+
+def pretrain_fold(study: "Study", fold: int) -> Path:
+    """Pre-train on a fold where that is not done, with a progress bar; the run's folder."""
+    from pcl_jax import terminal
+    from pcl_jax.training import runs
+
+    with terminal.bar(f"fold {fold}, pre-train") as progress:
+        return runs.pretrain(
+            study, fold, lambda row, epochs: progress(row["epoch"], epochs, terminal.epoch_line(row))
+        )
 
 
 def finetune(command: Finetune) -> None:

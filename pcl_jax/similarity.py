@@ -1,4 +1,4 @@
-"""How alike two views' representations are: PWCCA (paper, section 4.3)."""
+"""How alike two views' representations are: PWCCA (paper, section 4.3), and linear CKA beside it."""
 
 import numpy as np
 from jaxtyping import Float
@@ -58,3 +58,29 @@ def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
     variates = bases[0] @ left
     weights = np.abs(variates.T @ centred[0]).sum(axis=1)
     return float(weights @ np.minimum(correlations, 1) / weights.sum())
+
+
+def linear_cka(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
+    """Linear centred kernel alignment (Kornblith et al. 2019, Eq. 4): `|X'Y|^2 / (|X'X| |Y'Y|)`, centred.
+
+    Beside PWCCA because it is blind to other things: it weighs directions by their variance, is symmetric,
+    changes with an invertible map but not with a rotation or a common scale, and does not rise to 1 as
+    dimensions approach utterances (independent data score about d / n).
+
+    Returns:
+        A score in [0, 1].
+
+    Raises:
+        ValueError: different numbers of utterances; a constant argument; values that are not finite.
+
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> round(linear_cka(x, 2 * x[:, ::-1] + 7), 6)
+    1.0
+    """
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} utterances, y {len(y)}; give the same ones in the same order")
+    x, y = (np.asarray(a, np.float64) - np.mean(a, axis=0, dtype=np.float64) for a in (x, y))
+    size = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    if not 0 < size < np.inf:
+        raise ValueError("x or y is constant, or holds values that are not finite: there is nothing to align")
+    return float(np.linalg.norm(x.T @ y) ** 2 / size)

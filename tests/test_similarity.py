@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from pcl_jax.similarity import pwcca
+from pcl_jax.similarity import linear_cka, pwcca
 
 RNG = np.random.default_rng(0)
 
@@ -62,3 +62,25 @@ def test_random_baseline_is_what_method_md_measured():
 def test_what_would_mean_nothing_is_refused(x, y, says):
     with pytest.raises(ValueError, match=says):
         pwcca(x, y)
+
+
+def test_cka_is_the_alignment_of_centred_gram_matrices():
+    """The definition through n x n kernels and HSIC, not through d x d products."""
+    x, y = RNG.normal(size=(40, 5)), RNG.normal(size=(40, 3))
+    y[:, 0] += x[:, 1]
+    centre = np.eye(40) - 1 / 40
+    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    expected = np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+    assert linear_cka(x, y) == pytest.approx(expected, rel=1e-12)
+    assert linear_cka(y, x) == pytest.approx(expected, rel=1e-12)
+    rotation, _ = np.linalg.qr(RNG.normal(size=(5, 5)))
+    assert linear_cka(3 * x @ rotation + 1, y) == pytest.approx(expected, rel=1e-9)
+    assert linear_cka(x @ np.diag([9, 1, 1, 1, 1]), y) != pytest.approx(expected, rel=1e-2)
+
+
+def test_cka_of_independent_data_is_small_and_of_nothing_an_error():
+    assert linear_cka(RNG.normal(size=(2000, 10)), RNG.normal(size=(2000, 10))) < 0.02
+    with pytest.raises(ValueError, match="constant"):
+        linear_cka(np.ones((9, 2)), RNG.normal(size=(9, 2)))
+    with pytest.raises(ValueError, match="9 utterances, y 8"):
+        linear_cka(np.ones((9, 2)), np.ones((8, 2)))

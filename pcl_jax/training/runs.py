@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -28,6 +28,9 @@ from pcl_jax.training.study import Probe, Study, Task
 
 SAVE_EVERY_S = 5.0
 """A kill loses at most this much pre-training, or one epoch."""
+
+FINETUNED = "model.safetensors"
+"""Encoder, classifier and scale of a fine-tuning at its best epoch."""
 
 Row = Mapping[str, Any]
 """A record, as it stands in the file."""
@@ -194,17 +197,38 @@ def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> di
     }
 
 
+def representations(
+    study: Study,
+    fold: int,
+    view: str,
+    of: Literal["random", "pretrained", "supervised"],
+    pretrained: Path | None,
+) -> np.ndarray:
+    """`[n, d]` of all utterances of a fold, dropout off, by the encoder of a view.
+
+    Args:
+        of: a fresh encoder; that of a pre-training; that of a network trained from scratch on all labels
+            (repeat 0, trained now if it is not there).
+        pretrained: folder of the pre-training.
+    """
+    data, model = study.data(fold), study.model(view)
+    if of == "random":
+        params, _ = init_encoder(model.encoder, data.of_view(view).example()[view], view, seed=study.seed)
+    elif of == "supervised":
+        row = evaluate(study, Task(fold, view))
+        params = checkpoint.load_arrays(study.runs / row["run"] / FINETUNED)[0]["encoder"]
+    else:
+        assert pretrained is not None
+        params, _ = checkpoint.load_encoder(pretrained, view, **study.about(fold, [view]))
+    return finetuning.represent(data, model, params, data.all, study.mesh)
+
+
 @lru_cache(maxsize=8)
 def _vectors(study: Study, fold: int, view: str, method: str, pretrained: Path | None) -> np.ndarray:
     """What a probe reads: the same for all shares and repeats of a fold, so kept for a while."""
-    data, model = study.data(fold), study.model(view)
     if method == "probe-raw":
-        return probing.pooled(data, view)
-    if pretrained is None:
-        params, _ = init_encoder(model.encoder, data.of_view(view).example()[view], view, seed=study.seed)
-    else:
-        params, _ = checkpoint.load_encoder(pretrained, view, **study.about(fold, [view]))
-    return finetuning.represent(data, model, params, data.all, study.mesh)
+        return probing.pooled(study.data(fold), view)
+    return representations(study, fold, view, "random" if pretrained is None else "pretrained", pretrained)
 
 
 def _save_finetuned(
@@ -214,7 +238,7 @@ def _save_finetuned(
     classes = data.corpus.classes
     about = study.about(run.fold, [run.view]) | {"view": run.view, "classes": list(classes)}
     arrays = result.params | {"scale": result.scale._asdict()}
-    checkpoint.save_arrays(folder / "model.safetensors", jax.device_get(arrays), about)
+    checkpoint.save_arrays(folder / FINETUNED, jax.device_get(arrays), about)
     history = _History(folder / "epochs.jsonl", upto=0)
     history.rows.extend(result.history)
     history.write()

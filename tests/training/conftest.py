@@ -39,6 +39,12 @@ class FakeView:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.name, "dtype": "float32"}
 
+    def size(self, duration_s: float) -> int:
+        return 0
+
+    def given(self, utterance: Utterance) -> None:
+        return None
+
     def features(self, waveforms):
         raise AssertionError("nothing is extracted in these tests")
 

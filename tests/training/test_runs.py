@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from pcl_jax import records
-from pcl_jax.checkpoint import ENCODERS, CheckpointError
+from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays
 from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.metrics import uar
 from pcl_jax.training.compare import compare
-from pcl_jax.training.runs import evaluate, pretrain
+from pcl_jax.training.runs import evaluate, pretrain, representations
 from pcl_jax.training.study import Probe, Task
 from tests.training.conftest import SETTINGS, VIEWS, FakeView, small_corpus
 
@@ -125,6 +125,24 @@ def test_every_test_utterance_is_predicted_once_and_scored_by_hand(make_study):
     # sessions 1, 2 and 5 have 6 speakers of two utterances a class, half of which are labelled;
     # "happy" has one a speaker
     assert row["n_labelled"] == 3 * 6 + 3
+
+
+def test_representations_are_those_that_the_kept_model_reads_and_predicts_from(make_study):
+    study = make_study()
+    run = pretrain(study, 3)
+    found = {
+        of: representations(study, 3, "egemaps", of, run) for of in ("random", "pretrained", "supervised")
+    }
+    row = evaluate(study, Task(3, "egemaps"))
+    model, _ = load_arrays(study.runs / row["run"] / "model.safetensors")
+    layer = model["classifier"]["Dense_0"]
+    data = study.data(3)
+    logits = found["supervised"][data.labelled(data.test)] @ layer["kernel"] + layer["bias"]
+    lines = (study.runs / row["run"] / "predictions.csv").read_text().splitlines()[1:]
+    assert [study.corpus.classes[i] for i in logits.argmax(axis=1)] == [line.split(",")[2] for line in lines]
+    assert len(found["random"]) == len(study.corpus.utterances)
+    assert not np.allclose(found["random"], found["pretrained"])
+    assert not np.allclose(found["supervised"], found["pretrained"])
 
 
 def test_a_frozen_encoder_stays_and_a_tuned_one_moves(make_study):
