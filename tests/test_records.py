@@ -11,7 +11,8 @@ from pcl_jax.records import Record
 
 def record(repeat: int) -> Record:
     return Record(
-        experiment="test", corpus="small", synthetic=False, fold=1, view="mel", views=(), method="supervised",
+        experiment="test", corpus="small", synthetic=False, fold=1, view="mel", title="mel", views=(),
+        method="supervised",
         repeat=repeat, seed=0, classes=("a", "b"), epochs=1, best_epoch=1, seconds=0.1, config_digest="c",
         params_digest="p", run=f"run{repeat}", versions={}, device="cpu x 1",
     )  # fmt: skip
