@@ -67,12 +67,13 @@ def table(rows: Sequence[dict]) -> Iterator[str]:
     from pcl_jax.training.compare import PROBES, WAYS, way
 
     columns = WAYS | PROBES
+    folds = {row["fold"] for row in rows}
     yield "| view | labels | n | " + " | ".join(columns.values()) + " | tuned - supervised | p |"
     yield "|---|---|---|" + "---|" * (len(columns) + 2)
     for view in sorted({row["title"] for row in rows}):
         for fraction in sorted({row["fraction"] for row in rows}):
             cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
-            of = {name: per_repeat([row for row in cell if way(row) == name]) for name in columns}
+            of = {name: per_repeat([row for row in cell if way(row) == name], folds) for name in columns}
             texts = []
             for values in of.values():
                 mean, half = t_interval(values) if len(values) else (np.nan, np.nan)
@@ -85,9 +86,8 @@ def table(rows: Sequence[dict]) -> Iterator[str]:
             yield f"| {view} | {fraction:.0%} | {n:.0f} | " + " | ".join([*texts, gain, p]) + " |"
 
 
-def per_repeat(rows: Sequence[dict]) -> np.ndarray:
-    """UAR in %, mean over the folds, of each repeat that all folds have."""
-    folds = {row["fold"] for row in rows}
+def per_repeat(rows: Sequence[dict], folds: set[int]) -> np.ndarray:
+    """UAR in %, mean over the folds, of each repeat that all of them have."""
     repeats = sorted({row["repeat"] for row in rows})
     means = []
     for repeat in repeats:

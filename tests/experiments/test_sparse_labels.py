@@ -15,10 +15,10 @@ def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:
 
 def test_a_repeat_is_the_mean_over_its_folds_and_counts_only_when_all_are_there():
     rows = [record(fold, repeat, "supervised", 0.1 * fold + repeat) for fold in (1, 2) for repeat in (0, 1)]
-    np.testing.assert_allclose(per_repeat(rows), [15, 115])
+    np.testing.assert_allclose(per_repeat(rows, {1, 2}), [15, 115])
     rows.append(record(1, 2, "supervised", 0.9))  # fold 2 of this repeat has not run
-    np.testing.assert_allclose(per_repeat(rows), [15, 115])
-    assert per_repeat([]).size == 0
+    np.testing.assert_allclose(per_repeat(rows, {1, 2}), [15, 115])
+    assert per_repeat(rows, {1, 2, 3}).size == 0  # a fold without any run
 
 
 def test_a_cell_has_mean_interval_gain_and_exact_p():
