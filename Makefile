@@ -8,7 +8,7 @@ SPEECH_MODEL ?=
 SEED ?= 0
 ARGS ?=
 
-# Large pages for malloc: on a CPU, training spends a third of its time on fresh small ones (glibc 2.35 on).
+# Large pages for malloc: on a CPU, training spends a quarter of its time on fresh small ones (glibc 2.35 on).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 BIN := .venv/bin

@@ -295,9 +295,8 @@ def finetune(command: Finetune) -> None:
     if not 0 < command.fraction <= 1:
         raise UsageError(f"--fraction {command.fraction} is not a share of the labels; give 0 < P <= 1")
     study = open_study(command, (command.view,), "finetune")
-    task = Task(
-        command.fold, command.view, command.pretrained, command.frozen, command.fraction, command.repeat
-    )
+    (view,) = study.views  # of `mine=table.csv`, mine
+    task = Task(command.fold, view, command.pretrained, command.frozen, command.fraction, command.repeat)
     row = evaluate(study, task)
     terminal.out.print(terminal.comparison([row], terminal.fold_title(study, command.fold)))
     terminal.out.print(f"run: {command.runs / row['run']}")

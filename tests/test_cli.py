@@ -148,6 +148,9 @@ def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, 
     small = ["--epochs", 1, "--batch", 8]
     code, out, _ = pcl(capsys, "pretrain", *common, "--views", "mel", f"mine={table}", *small)
     assert code == 0
+    run = next(line for line in out.splitlines() if line.startswith("run: ")).removeprefix("run: ")
+    words = ["finetune", *common, "--view", f"mine={table}", "--pretrained", run, *small]
+    assert pcl(capsys, *words)[0] == 0
     code, out, _ = pcl(capsys, "features", "gc", *common)
     assert "removed nothing" in out
     assert len(list((tmp_path / "f" / "emodb").iterdir())) == 3
@@ -164,6 +167,7 @@ def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, 
         (("features", "export", "--views", "mel"), "needs one view and a place"),
         (("extract", "--shard", "3"), "3/8 is the third of eight"),
         (("extract", "--views", "mine=nowhere.csv"), "there is no table nowhere.csv"),
+        (("extract", "--views", "mel=nowhere.csv"), "'mel' is a view already"),
     ],
 )
 def test_features_wrong_use(capsys, words, says, tmp_path, emodb):

@@ -71,7 +71,10 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
         ValueError: an unknown name, or one given twice.
     """
     imported = [name.split("=", 1) for name in names if "=" in name]
-    known = known | {name: ImportedView(name, Path(table)) for name, table in imported if name not in known}
+    for name, _ in imported:
+        if name in known:
+            raise ValueError(f"{name!r} is a view already: give the table another name in --views")
+    known = known | {name: ImportedView(name, Path(table)) for name, table in imported}
     names = [name.split("=", 1)[0] for name in names]
     for name in names:
         if name not in known:
