@@ -5,7 +5,9 @@
 Hidden states of wav2vec 2.0 base, float16 [t, 13, 768], durations as IEMOCAP's (log-normal, mean 4.5 s, 0.6
 to 15 s). The peers' layout is one .npy per utterance, padded to 15 s (749 frames). Each round reads the same
 random batch in each way, one after the other, from the page cache; the rates are of valid bytes, medians
-over rounds. `memcpy` copies as many bytes between two arrays that are in memory already: the machine's limit.
+over rounds. `memcpy` copies as many bytes between two arrays that are in memory already: the machine's limit,
+for reading into a buffer that is used again and again (`out=`); fresh memory must be made first. So must
+the mapping of the files' pages, once in a process: "first touch" is the first pass over the store.
 """
 
 import argparse
@@ -64,24 +66,28 @@ def main() -> None:
         size, parts = there.bytes_on_disk / 1e9, len(store.parts(there.folder))
         print(f"{len(frames)} utterances, {size:.2f} GB in {parts} parts")
 
-        ours, copies, peers = [], [], []
+        first = [rate(there[id].nbytes, lambda id=id: there.packed([id])) for id in there]
+        rates = {"first touch": first}
+        buffer = np.ones((BATCH * LONGEST, *SHAPE), np.float16)
         for _ in range(arguments.rounds):
             batch = rng.choice(len(frames), BATCH, replace=False)
             bytes_read = int(frames[batch].sum()) * frame
             source = np.ones(bytes_read, np.uint8)
             target = np.ones_like(source)
             ids = [str(number) for number in batch]
-            ours.append(rate(bytes_read, lambda ids=ids: there.packed(ids)))
-            copies.append(rate(bytes_read, lambda t=target, s=source: np.copyto(t, s)))
-            peers.append(
-                rate(bytes_read, lambda b=batch: np.stack([np.load(folder / f"{n}.npy") for n in b]))
-            )
-        for name, rates in (("store", ours), ("memcpy", copies), ("padded .npy", peers)):
-            print(f"{name:12s} {statistics.median(rates):6.2f} GB/s")
-        print(
-            f"store / memcpy      {statistics.median(a / b for a, b in zip(ours, copies, strict=True)):.2f}"
-        )
-        print(f"store / padded .npy {statistics.median(a / b for a, b in zip(ours, peers, strict=True)):.2f}")
+            ways = {
+                "store, buffer": lambda ids=ids: there.packed(ids, out=buffer),
+                "store, fresh": lambda ids=ids: there.packed(ids),
+                "memcpy": lambda t=target, s=source: np.copyto(t, s),
+                "padded .npy": lambda b=batch: np.stack([np.load(folder / f"{n}.npy") for n in b]),
+            }
+            for name, read in ways.items():
+                rates.setdefault(name, []).append(rate(bytes_read, read))
+        for name, found in rates.items():
+            print(f"{name:14s} {statistics.median(found):6.2f} GB/s")
+        for one, other in (("store, buffer", "memcpy"), ("store, fresh", "padded .npy")):
+            ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+            print(f"{one} / {other}: {statistics.median(ratios):.2f}")
 
         many = folder / "many"
         names = [f"utterance-{number:05d}" for number in range(10_000)]

@@ -50,12 +50,18 @@ def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _
     return seeded(seed, "order", *names, epoch).permutation(count)
 
 
-def split(rows: Int[np.ndarray, " n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, " b"]]:
-    """Cut rows into batches; the last is dropped, or filled up with -1 (no utterance)."""
-    if drop_last:
-        rows = rows[: len(rows) // batch * batch]
-    pad = -len(rows) % batch
-    return list(np.pad(rows, (0, pad), constant_values=-1).reshape(-1, batch))
+def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, "*r b"]]:
+    """Cut rows (of each run) into batches; the last is dropped, or filled up with -1 (no utterance)."""
+    *runs, n = rows.shape
+    whole = n // batch if drop_last else -(-n // batch)
+    rows = _filled(rows[..., : whole * batch], whole * batch)
+    return list(np.moveaxis(rows.reshape(*runs, whole, batch), -2, 0))
+
+
+def _filled(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
+    """`count` rows, -1 where there are no more."""
+    pad = [(0, 0)] * (rows.ndim - 1) + [(0, count - rows.shape[-1])]
+    return np.pad(rows, pad, constant_values=-1)
 
 
 def gather(
@@ -94,6 +100,16 @@ def gather(
     return batch
 
 
+def few_sizes(needed: Int[np.ndarray, " k"], average: int | float) -> Int[np.ndarray, " k"]:
+    """Rounded up to quarters of the average, so that a run compiles two or three programs, not one per batch.
+
+    >>> few_sizes(np.array([90, 101, 120]), 100)
+    array([ 96, 120, 120])
+    """
+    step = 8 * max(1, round(average / 32))
+    return -(-needed // step) * step
+
+
 @dataclass(frozen=True)
 class Layout:
     """How batches lie on the devices: fixed for a run, so that few programs are compiled."""
@@ -101,36 +117,26 @@ class Layout:
     groups: int = 1
     full_length: int | None = None
 
-    def place(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, "g n"]:
-        """Rows of a batch, dealt to the groups; filled up with -1 where they do not divide."""
-        pad = -len(rows) % self.groups
-        return np.pad(rows, (0, pad), constant_values=-1).reshape(self.groups, -1)
+    def place(self, rows: Int[np.ndarray, "*r b"]) -> Int[np.ndarray, "*r g n"]:
+        """Rows of a batch (of each run), dealt to the groups; filled up with -1 where they do not divide."""
+        each = -(-rows.shape[-1] // self.groups)
+        return _filled(rows, self.groups * each).reshape(*rows.shape[:-1], self.groups, each)
 
     def capacities(
-        self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, " b"]]
+        self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, "*r b"]]
     ) -> list[tuple[tuple[str, int], ...]]:
-        """For each batch, the frames per group each time-resolved view needs, rounded up.
-
-        Rounded to a quarter of what an average batch needs, so that a run compiles two or three
-        programs, and not one per batch.
-        """
+        """For each batch, the frames per group each time-resolved view needs, rounded up to a few sizes."""
         needed: dict[str, np.ndarray] = {}
         for view, own in lengths.items():
             if self.full_length is not None:
                 own = np.full_like(own, self.full_length)
             frames = np.array(
                 [
-                    slot_frames(np.where(placed >= 0, own[placed], 0)).sum(axis=1).max()
+                    slot_frames(np.where(placed >= 0, own[placed], 0)).sum(axis=-1).max()
                     for placed in map(self.place, batches)
                 ]
             )
-            if self.full_length is None:
-                per_utterance = slot_frames(own).mean()
-                step = (
-                    8 * max(1, round(per_utterance * len(batches[0]) / self.groups / 32))
-                    if len(batches)
-                    else 8
-                )
-                frames = -(-frames // step) * step
+            if self.full_length is None and len(batches):
+                frames = few_sizes(frames, slot_frames(own).mean() * batches[0].shape[-1] / self.groups)
             needed[view] = frames
         return [tuple((view, int(frames[i])) for view, frames in needed.items()) for i in range(len(batches))]

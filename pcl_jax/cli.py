@@ -176,6 +176,7 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
         seed=command.seed,
         devices=command.devices,
         experiment=experiment,
+        resident=command.resident,
     )
 
 

@@ -55,6 +55,9 @@ class OnFeatures(Common):
     """Unusable audio: stop and list all of it, or list it and go on without."""
     devices: int | None = None
     """Use the first so many devices; None: all."""
+    resident: float = 0.5
+    """Share of a device's memory that a fold's features may take; what is beyond it is read from disk in
+    every epoch. Changes no result."""
     preset: Literal["sound", "authors"] = "sound"
     """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
@@ -87,7 +90,7 @@ class Features(OnFeatures):
     """List the extracted features, verify them, remove those no run needs, or take them to other tools."""
 
     action: Positional[Literal["list", "verify", "gc", "export"]] = "list"
-    """verify: every checksum and, with --root, the audio; gc: what no run was pre-trained on; export: the
+    """verify: every checksum and, with --root, the audio; gc: what no run was trained on; export: the
     corpus's features of --views."""
     views: Views = ()
     repair: Switch = False

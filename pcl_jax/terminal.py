@@ -33,6 +33,9 @@ err = Console(stderr=True, soft_wrap=True)
 PLAIN_EVERY_S = 10.0
 """Between two plain lines of progress, where a bar would be a mess."""
 
+AT_ONCE_S = 1.0
+"""What is done so soon was done before, in an earlier run, and says nothing of the time that is left."""
+
 
 class Bar:
     """`bar(done, total, label)`: moves a progress bar, or prints a line now and then."""
@@ -41,16 +44,19 @@ class Bar:
         self._progress, self._title = progress, title
         self._task: TaskID | None = None
         self._printed, self._began = 0.0, time.monotonic()
+        self._before: int | None = None
 
     def __call__(self, done: int, total: int, label: str = "") -> None:
         now = time.monotonic()
+        if self._before is None or now - self._began < AT_ONCE_S:
+            self._before = done - 1
         if self._progress is not None:
             if self._task is None:  # no bar where there is nothing to do
                 self._task = self._progress.add_task(self._title, total=total, label=label)
             self._progress.update(self._task, completed=done, total=total, label=label)
         elif now - self._printed > PLAIN_EVERY_S or done == total:
-            left = (now - self._began) / max(done, 1) * (total - done)
-            out.print(f"{self._title} {done}/{total} {label}, {left:.0f} s left", highlight=False)
+            left = (now - self._began) / (done - self._before) * (total - done)
+            out.print(f"{self._title} {done}/{total} {label}, {duration(left)} left", highlight=False)
             self._printed = now
 
 
@@ -74,8 +80,9 @@ def bar(title: str) -> Iterator[Bar]:
 
 def plan_line(plan: Plan) -> str:
     """What an extraction will take."""
+    time = "" if plan.seconds is None else f"{duration(plan.seconds)} and "
     return (
-        f"to extract: {plan.utterances:,} utterances, {plan.audio_s / 3600:.2f} h of audio, about "
+        f"to extract: {plan.utterances:,} utterances, {plan.audio_s / 3600:.2f} h of audio, about {time}"
         f"{size(plan.bytes)} on disk ({size(plan.free)} free)"
     )
 
@@ -119,6 +126,17 @@ def extracted_line(extraction: Extraction) -> str:
     )
 
 
+def duration(seconds: int | float) -> str:
+    """Time for people.
+
+    >>> duration(8.2), duration(700), duration(10_000)
+    ('8 s', '12 min', '2.8 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def size(count: int | float) -> str:
     """Bytes for people.
 
@@ -134,10 +152,11 @@ def size(count: int | float) -> str:
 
 def epoch_line(row: Mapping[str, Any]) -> str:
     """The metrics of a pre-training epoch in one line."""
+    waiting = f", waits {row['waiting']:.0%} for the disk" if row["waiting"] else ""
     return (
         f"loss {row['loss']:.3f}, validation {row['validation_loss']:.3f}, "
         f"retrieval@1 {row['retrieval']:.1%} (chance {row['retrieval_chance']:.1%}), "
-        f"{row['utterances_per_s']:,.0f} utterances/s"
+        f"{row['utterances_per_s']:,.0f} utterances/s{waiting}"
     )
 
 

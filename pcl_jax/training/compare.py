@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pcl_jax.training.runs import Row, evaluate
+from pcl_jax.training.runs import Row, evaluate_all
 from pcl_jax.training.study import Probe, Study, Task
 
 WAYS = {
@@ -49,6 +49,5 @@ def compare(
 ) -> Iterator[tuple[int, int, Row]]:
     """Run what is missing; yields how many are done, how many there are, and the latest record."""
     runs = list(grid(fold, study.views, pretrained, repeats, probes=probes))
-    done = study.done()
-    for number, run in enumerate(runs, start=1):
-        yield number, len(runs), evaluate(study, run, done)
+    for number, row in enumerate(evaluate_all(study, runs), start=1):
+        yield number, len(runs), row

@@ -21,9 +21,16 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared_out(mesh: Mesh) -> NamedSharding:
-    """The leading axis dealt to the devices: batches."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def shared_out(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """One axis dealt to the devices: batches."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+
+
+def memory(mesh: Mesh) -> int:
+    """Bytes that each device has; CPU devices share the machine's."""
+    if stats := mesh.devices.flat[0].memory_stats():
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // mesh.size
 
 
 def keep_compiled_programs() -> None:

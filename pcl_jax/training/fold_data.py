@@ -1,20 +1,46 @@
-"""FoldData: everything the training of one fold reads, normalised and on the device."""
+"""FoldData: everything the training of one fold reads, normalised; on the device, or on its way there."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from math import inf
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array, Ragged
-from pcl_jax.batches import Layout, Packed, gather, split
+from pcl_jax.batches import Layout, Packed, few_sizes, gather, split
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.training.devices import everywhere, shared_out
 from pcl_jax.views.normalise import How, fit
 from pcl_jax.views.store import Store
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""Batches that are read from disk before they are asked for: one that is computed on, one that waits."""
+
+
+class Batch(NamedTuple):
+    """What a step needs."""
+
+    features: Mapping[str, Packed]
+    """Of each view, on the device; those that come from disk hold this batch's utterances alone."""
+    rows: Int[Array, "*r g n"]
+    """-1: no utterance."""
+    capacity: tuple[tuple[str, int], ...]
+    """Frames per group of each time-resolved view: static."""
+    utterances: int
+    """How many there are in it, of each run."""
+    waited_s: float
+    """For the disk."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,7 @@ class FoldData:
     fold: Fold
     ids: tuple[str, ...]
     features: Mapping[str, Packed]
+    """On every device."""
     lengths: Mapping[str, Int[np.ndarray, " n"]]
     """Frames per utterance of the time-resolved views, on the host."""
     labels: Int[np.ndarray, " n"]
@@ -35,6 +62,8 @@ class FoldData:
     layout: Layout
     imputed: Mapping[str, int]
     """Values per view that were not finite and became the training mean."""
+    on_disk: Mapping[str, Store] = field(default_factory=dict)
+    """Views that are read batch by batch, as they are stored."""
 
     @property
     def all(self) -> Int[np.ndarray, " _"]:
@@ -54,15 +83,44 @@ class FoldData:
 
     def of_view(self, view: str) -> "FoldData":
         """The same fold with the features of one view."""
-        lengths = {view: self.lengths[view]} if view in self.lengths else {}
-        return replace(self, features={view: self.features[view]}, lengths=lengths)
+        features, on_disk, lengths = (
+            {name: values for name, values in of_all.items() if name == view}
+            for of_all in (self.features, self.on_disk, self.lengths)
+        )
+        return replace(self, features=features, on_disk=on_disk, lengths=lengths)
+
+    def with_vectors(self, vectors: Float[np.ndarray, "n d"], mesh: Mesh) -> "FoldData":
+        """The same fold with one vector per utterance as the features of its one view."""
+        (view,) = (*self.features, *self.on_disk)
+        n = len(vectors)
+        packed = jax.device_put(Packed(vectors, np.arange(n), np.zeros(n, int)), everywhere(mesh))
+        return replace(self, features={view: packed}, on_disk={}, lengths={})
+
+    def each(self, view: str) -> Iterator[np.ndarray]:
+        """The features of each utterance, in the order of rows, on the host."""
+        if store := self.on_disk.get(view):
+            yield from map(store.__getitem__, self.ids)
+            return
+        packed = self.features[view]
+        values, starts = np.asarray(packed.values), np.asarray(packed.starts)
+        if view not in self.lengths:
+            yield from values[starts]
+            return
+        for start, length in zip(starts, self.lengths[view], strict=True):
+            yield values[start : start + length]
 
     def example(self) -> dict[str, Ragged | Array]:
         """The features of one training utterance: what initialisation needs to know of shapes."""
-        rows = self.train[:1][None]
+        rows = self.train[:1]
         layout = replace(self.layout, groups=1)
-        (capacity,) = layout.capacities(self.lengths, list(rows))
-        return gather(self.features, rows, capacity=dict(capacity), full_length=layout.full_length)
+        (capacity,) = layout.capacities(self.lengths, [rows])
+        (read,) = self._read([rows])
+        return gather(
+            {**self.features, **read},
+            layout.place(rows),
+            capacity=dict(capacity),
+            full_length=layout.full_length,
+        )
 
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
         """Those of the rows whose emotion is a target."""
@@ -73,13 +131,60 @@ class FoldData:
         return np.array([numbers[u.id] for u in utterances], int)
 
     def batches(
-        self, rows: Int[np.ndarray, " _"], batch: int, mesh: Mesh, *, drop_last: bool
-    ) -> list[tuple[jax.Array, tuple[tuple[str, int], ...], int]]:
-        """Batches of the given rows, in order: placed on the devices, capacity, utterances in it."""
+        self, rows: Int[np.ndarray, "*r _"], batch: int, mesh: Mesh, *, drop_last: bool
+    ) -> Iterator[Batch]:
+        """Batches of the given rows (of each run, where there are several with rows of their own), in order.
+
+        What stays on disk is read by a thread, `AHEAD` batches before they are asked for.
+        """
         cut = split(rows, batch, drop_last=drop_last)
-        placed = jax.device_put([self.layout.place(b) for b in cut], shared_out(mesh))
-        counts = [int((b >= 0).sum()) for b in cut]
-        return list(zip(placed, self.layout.capacities(self.lengths, cut), counts, strict=True))
+        placed = jax.device_put([self.layout.place(b) for b in cut], shared_out(mesh, axis=rows.ndim - 1))
+        counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
+        read = repeat(({}, 0.0), len(cut))
+        if self.on_disk:
+            read = _ahead(jax.device_put(now, everywhere(mesh)) for now in self._read(cut))
+        capacities = self.layout.capacities(self.lengths, cut)
+        for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
+            yield Batch({**self.features, **now}, of_batch, capacity, count, waited_s)
+
+    def _read(self, batches: Sequence[Int[np.ndarray, "*r b"]]) -> Iterator[dict[str, Packed]]:
+        """Of each batch, the features that stay on disk: `starts` are right for its utterances alone."""
+        wanted = [np.unique(batch[batch >= 0]) for batch in batches]
+        room = {}
+        for view in self.on_disk:
+            lengths = self.lengths[view]
+            room[view] = few_sizes(
+                np.array([lengths[rows].sum() for rows in wanted]), lengths.mean() * batches[0].size
+            )
+        for number, rows in enumerate(wanted):
+            read = {}
+            for view, store in self.on_disk.items():
+                lengths = self.lengths[view]
+                like = store[self.ids[0]]
+                buffer = np.empty((room[view][number], *like.shape[1:]), like.dtype)
+                store.packed([self.ids[row] for row in rows], out=buffer)
+                starts = np.zeros(len(lengths), int)
+                starts[rows] = np.cumsum(lengths[rows]) - lengths[rows]
+                read[view] = Packed(buffer, starts, lengths)
+            yield read
+
+    def pace(self, result: T) -> T:
+        """Wait for a step, where batches come from disk: otherwise all of them would wait in memory."""
+        return jax.block_until_ready(result) if self.on_disk else result
+
+
+def _ahead(items: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """The same items, made by a thread before they are asked for; and how long each was waited for."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, items, None) for _ in range(AHEAD))
+        while True:
+            began = time.perf_counter()
+            item = coming.popleft().result()
+            waited_s = time.perf_counter() - began
+            if item is None:
+                return
+            coming.append(thread.submit(next, items, None))
+            yield item, waited_s
 
 
 def load(
@@ -90,6 +195,7 @@ def load(
     normalise: Mapping[str, How],
     mesh: Mesh,
     full_length: int | None = None,
+    room: float = inf,
 ) -> FoldData:
     """Read the fold's features, normalise them and put them on every device of the mesh.
 
@@ -98,6 +204,8 @@ def load(
         normalise: "fold" (statistics of the training utterances), "speaker" or "none": see
             `pcl_jax.views.normalise`. Views that are left out (hidden states) stay as they are stored.
         full_length: give every utterance this many frames (the literal reading of the authors' code).
+        room: bytes of features that a device is to hold. Beyond it hidden states, the largest first, are
+            left on disk and come batch by batch; no result depends on it.
 
     Raises:
         KeyError: a store lacks an utterance of the fold.
@@ -105,10 +213,14 @@ def load(
     utterances = fold.train + fold.validation + fold.test
     ids = tuple(u.id for u in utterances)
     speakers = [u.speaker for u in utterances]
+    on_disk = _left_on_disk(stores, ids, normalise, room)
     features, lengths, imputed = {}, {}, {}
     for view, store in stores.items():
-        values, frames = store.packed(ids)
         imputed[view] = 0
+        if view in on_disk:
+            lengths[view] = np.array([len(store[id]) for id in ids])
+            continue
+        values, frames = store.packed(ids)
         if how := normalise.get(view):
             known = len(ids) if how == "speaker" else len(fold.train)
             normaliser = fit(store, ids[:known], speakers[:known], how)
@@ -120,4 +232,17 @@ def load(
             lengths[view] = frames
     labels = np.array([-1 if (c := corpus.label(u)) is None else c for u in utterances], int)
     layout = Layout(groups=mesh.size, full_length=full_length)
-    return FoldData(corpus, fold, ids, features, lengths, labels, layout, imputed)
+    return FoldData(corpus, fold, ids, features, lengths, labels, layout, imputed, on_disk)
+
+
+def _left_on_disk(
+    stores: Mapping[str, Store], ids: Sequence[str], normalise: Mapping[str, How], room: float
+) -> dict[str, Store]:
+    """As few views as need be."""
+    size = {view: sum(store[id].nbytes for id in ids) for view, store in stores.items()}
+    left = {}
+    for view in sorted(stores, key=lambda view: -size[view]):
+        if sum(size.values()) > room and view not in normalise and stores[view][ids[0]].ndim > 1:
+            left[view] = stores[view]
+            del size[view]
+    return left

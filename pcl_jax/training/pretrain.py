@@ -136,25 +136,25 @@ def pretrain(
         "full_length": data.layout.full_length,
     }
     shuffled = seeded(seed, "validation").permutation(data.validation)
-    validation = data.batches(shuffled, config.batch, mesh, drop_last=False)
     while not progress.over(config):
         began = time.perf_counter()
         epoch = progress.epoch + 1
         learning_rate = config.learning_rate * progress.plateau.scale
         rows = data.train[order(seed, epoch, len(data.train))]
-        state, losses, counts = progress.state, [], []
-        for placed, capacity, count in data.batches(rows, config.batch, mesh, drop_last=True):
+        state, losses, counts, waited_s = progress.state, [], [], 0.0
+        for batch in data.batches(rows, config.batch, mesh, drop_last=True):
             state, loss = _train(
-                state, data.features, placed, learning_rate, key, capacity=capacity, **options
+                state, batch.features, batch.rows, learning_rate, key, capacity=batch.capacity, **options
             )
-            losses.append(loss)
-            counts.append(count)
+            losses.append(data.pace(loss))
+            counts.append(batch.utterances)
+            waited_s += batch.waited_s
         loss = float(np.average(jax.device_get(losses), weights=counts))  # the one host sync of the pass
         seconds = time.perf_counter() - began
-        checks = [
-            (count, *_evaluate(state, data.features, placed, capacity=capacity, **options))
-            for placed, capacity, count in validation
-        ]
+        checks = []
+        for batch in data.batches(shuffled, config.batch, mesh, drop_last=False):
+            found = _evaluate(state, batch.features, batch.rows, capacity=batch.capacity, **options)
+            checks.append((batch.utterances, *data.pace(found)))
         sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
         validation_loss = float(np.average(validation_losses, weights=sizes))
         row = {
@@ -164,9 +164,10 @@ def pretrain(
             "validation_loss": validation_loss,
             "validation_mean_ce": validation_loss / 4,
             "retrieval": float(np.average(retrievals, weights=sizes)),
-            "retrieval_chance": len(validation) / len(data.validation),
+            "retrieval_chance": len(checks) / len(data.validation),
             "learning_rate": learning_rate,
             "utterances_per_s": sum(counts) / seconds,
+            "waiting": waited_s / seconds,
             "seconds": time.perf_counter() - began,
         }
         for name in ("loss", "validation_loss"):

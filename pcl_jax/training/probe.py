@@ -28,15 +28,15 @@ class Probed(NamedTuple):
 def pooled(data: FoldData, view: str) -> Float[np.ndarray, "n d"]:
     """One plain vector per utterance: the functionals as they are, mean and standard deviation over
     frames of a spectrogram, the mean over frames of a speech model's last state."""
-    packed = data.features[view]
-    values = np.asarray(packed.values)
-    if view not in data.lengths:
-        return values
-    ends = np.cumsum(data.lengths[view])
-    frames = np.split(values if values.ndim == 2 else values[:, -1], ends[:-1])
-    if values.ndim == 2:
-        return np.stack([np.concatenate([f.mean(axis=0), f.std(axis=0)]) for f in frames])
-    return np.stack([f.mean(axis=0, dtype=np.float32) for f in frames])
+    return np.stack([_pooled(features) for features in data.each(view)])
+
+
+def _pooled(features: Float[np.ndarray, "..."]) -> Float[np.ndarray, " d"]:
+    if features.ndim == 1:
+        return features
+    if features.ndim == 2:
+        return np.concatenate([features.mean(axis=0), features.std(axis=0)])
+    return features[:, -1].mean(axis=0, dtype=np.float32)
 
 
 def probe(data: FoldData, vectors: Float[Array, "n d"], rows: Int[np.ndarray, " l"]) -> Probed:

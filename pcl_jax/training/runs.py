@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -124,63 +124,127 @@ def _finish(
     checkpoint.save_arrays(folder / checkpoint.ENCODERS, params["encoder"], about)
 
 
-def evaluate(study: Study, run: Task | Probe, done: Mapping[str, Row] | None = None) -> Row:
-    """Fine-tune or probe, and test, unless there is a record of it; the record.
+def evaluate(study: Study, run: Task | Probe) -> Row:
+    """Fine-tune or probe, and test, unless there is a record of it; the record. Raises: as `evaluate_all`."""
+    (row,) = evaluate_all(study, [run])
+    return row
 
-    Args:
-        done: `study.done()`, to spare reading it for each run of a grid.
+
+def evaluate_all(study: Study, runs: Iterable[Task | Probe]) -> Iterator[Row]:
+    """Fine-tune or probe, and test, whatever has no record yet; the record of each run, known ones first.
+
+    Fine-tunings that differ in their repeat and in where they start alone train at once, as far as that is
+    quicker; their records come when all of them have ended.
 
     Raises:
-        CheckpointError: the pre-trained encoder is not there, or of another fold, corpus or feature.
+        CheckpointError: a pre-trained encoder is not there, or of another fold, corpus or feature.
         ValueError: no labelled utterances.
+        FloatingPointError: the loss of a fine-tuning is no longer finite.
     """
-    folder = study.folder(run)
-    if row := (study.done() if done is None else done).get(study.relative(folder)):
-        return row
+    done, missing = study.done(), []
+    for run in runs:
+        if row := done.get(study.relative(study.folder(run))):
+            yield row
+        else:
+            missing.append(run)
+    for group in _groups(study, missing):
+        if isinstance(group[0], Probe):
+            yield _probe(study, group[0])
+        else:
+            yield from _finetune(study, group)
+
+
+def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
+    """Runs that train as one program, in the order of the first of each."""
+    alike: dict[object, list[Task | Probe]] = {}
+    for run in runs:
+        kind: object = run
+        if isinstance(run, Task):
+            kind = (run.fold, run.view, run.fraction, run.frozen, run.frozen and run.pretrained)
+        alike.setdefault(kind, []).append(run)
+    for group in alike.values():
+        first, size = group[0], 1
+        if isinstance(first, Task):
+            size = finetuning.at_once(study.model(first.view), frozen=first.frozen)
+        for begin in range(0, len(group), size):
+            yield group[begin : begin + size]
+
+
+def _probe(study: Study, run: Probe) -> Row:
     began = time.monotonic()
-    card: dict[str, Any] = {}
-    encoder = None
-    if run.pretrained is not None:
-        encoder, card = checkpoint.load_encoder(run.pretrained, run.view, **study.about(run.fold, [run.view]))
+    card = _encoder(study, run)[1] if run.pretrained else {}
     data = study.data(run.fold)
     rows = data.rows(study.subset(run.fold, run.fraction, run.repeat))
-    if isinstance(run, Probe):
-        vectors = _vectors(study, run.fold, run.view, run.method, run.pretrained)
-        result = probing.probe(data, vectors, rows)
-        outcome = {"method": run.method, "epochs": 0, "best_epoch": 0, "params_digest": ""}
-    else:
-        result = finetuning.finetune(
-            data,
-            study.model(run.view),
-            rows,
-            study.settings.finetuning,
-            pretrained=encoder,
-            frozen=run.frozen,
-            repeat=run.repeat,
-            seed=study.seed,
-            mesh=study.mesh,
-        )
-        _save_finetuned(study, folder, data, run, result)
-        outcome = {
-            "method": "supervised" if encoder is None else "pairwise-cl",
+    vectors = _vectors(study, run.fold, run.view, run.method, run.pretrained)
+    scores = _scores(data, probing.probe(data, vectors, rows))
+    own = {"method": run.method, "epochs": 0, "best_epoch": 0, "params_digest": ""}
+    return _record(study, run, len(rows), card, scores | own, time.monotonic() - began)
+
+
+def _finetune(study: Study, runs: Sequence[Task]) -> list[Row]:
+    began = time.monotonic()
+    encoders = {run.pretrained: _encoder(study, run) for run in runs if run.pretrained is not None}
+    first = runs[0]
+    data = study.data(first.fold)
+    results = finetuning.finetune(
+        data,
+        study.model(first.view),
+        [
+            finetuning.Run(
+                data.rows(study.subset(run.fold, run.fraction, run.repeat)),
+                run.repeat,
+                encoders[run.pretrained][0] if run.pretrained else None,
+            )
+            for run in runs
+        ],
+        study.settings.finetuning,
+        frozen=first.frozen,
+        seed=study.seed,
+        mesh=study.mesh,
+    )
+    labelled = len(study.subset(first.fold, first.fraction, first.repeat))
+    seconds = (time.monotonic() - began) / len(runs)
+    rows = []
+    for run, result in zip(runs, results, strict=True):
+        _save_finetuned(study, study.folder(run), data, run, result)
+        own = {
+            "method": "supervised" if run.pretrained is None else "pairwise-cl",
             "frozen": run.frozen,
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
-            "params_digest": records.params_digest(jax.device_get(result.params)),
+            "params_digest": records.params_digest(result.params),
         }
+        card = encoders[run.pretrained][1] if run.pretrained else {}
+        rows.append(_record(study, run, labelled, card, _scores(data, result) | own, seconds))
+    return rows
+
+
+def _encoder(study: Study, run: Task | Probe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pre-trained encoder of a run, and what its checkpoint is about."""
+    assert run.pretrained is not None
+    return checkpoint.load_encoder(run.pretrained, run.view, **study.about(run.fold, [run.view]))
+
+
+def _record(
+    study: Study,
+    run: Task | Probe,
+    labelled: int,
+    card: Mapping[str, Any],
+    own: dict[str, Any],
+    seconds: float,
+) -> Row:
     return study.record(
-        folder,
+        study.folder(run),
         fold=run.fold,
         view=run.view,
         title=study.title([run.view]),
         views=tuple(card.get("views", ())),
         temperature=card.get("temperature"),
         fraction=run.fraction,
-        n_labelled=len(rows),
+        n_labelled=labelled,
         repeat=run.repeat,
-        seconds=time.monotonic() - began,
-        **outcome,
-        **_scores(data, result),
+        seconds=seconds,
+        **own,
     )
 
 

@@ -19,7 +19,7 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.encoders import Classifier, ProjectionHead
 from pcl_jax.records import Record
 from pcl_jax.training import fold_data
-from pcl_jax.training.devices import mesh
+from pcl_jax.training.devices import memory, mesh
 from pcl_jax.training.finetune import Model
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import Networks
@@ -69,6 +69,8 @@ class Study:
     experiment: str = "study"
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Utterance id -> why it has no features: bad audio, left out of the corpus on request."""
+    resident: float = 0.5
+    """The share of a device's memory that a fold's features may take; no result depends on it."""
 
     @cached_property
     def folds(self) -> Mapping[int, Fold]:
@@ -111,6 +113,7 @@ class Study:
                 normalise=normalise,
                 mesh=self.mesh,
                 full_length=full_length,
+                room=self.resident * memory(self.mesh),
             )
 
         return load
@@ -199,6 +202,7 @@ def open_study(
     seed: int,
     devices: int | None = None,
     experiment: str = "study",
+    resident: float = 0.5,
 ) -> Study:
     """A study of what an extraction left, on so many devices.
 
@@ -216,6 +220,7 @@ def open_study(
         seed,
         experiment,
         {id: str(error) for id, error in extraction.skipped.items()},
+        resident,
     )
     _ = study.folds  # a corpus without folds is an error now, not after an hour
     return study

@@ -18,7 +18,7 @@ from pcl_jax.views import audio, store
 from pcl_jax.views.audio import AudioError, AudioErrors
 from pcl_jax.views.store import Row, Shard, Store, StoreError, Writer
 from pcl_jax.views.view import View
-from pcl_jax.views.workers import Task, compute_all
+from pcl_jax.views.workers import Task, compute, compute_all
 
 PART_ROWS = 1024
 PART_BYTES = 2**26
@@ -26,6 +26,9 @@ PART_S = 10.0
 """A part is written when it reaches any of these: that is what a kill can lose."""
 ROOM = 2**24
 """Bytes that are left free on the disk."""
+SAMPLED_FROM_S = 600.0
+"""Audio of which the time is estimated beforehand, from `SAMPLES` utterances that are computed for it."""
+SAMPLES = 4
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
@@ -45,6 +48,9 @@ class Plan:
     audio_s: float
     bytes: int
     """That the new features will take on disk, about."""
+    seconds: float | None
+    """That it will take, about, by a sample of the utterances; on an accelerator, which is quicker with many
+    at once, rather less. None for little audio."""
     free: int
     """Bytes that the disk has."""
 
@@ -116,7 +122,7 @@ def extract(
     good = [utterance for utterance in utterances if utterance.id in digests]
     missing = {view.name: _missing(places[view.name], good, digests) for view in views}
     todo = [utterance for utterance in good if any(utterance.id in ids for ids in missing.values())]
-    plan = _plan(todo, views, missing, features)
+    plan = _plan(todo, views, missing, features, workers)
     if announce is not None and todo:
         announce(plan)
     if plan.bytes + ROOM > plan.free and todo:
@@ -146,11 +152,47 @@ def extract(
 
 
 def _plan(
-    todo: Sequence[Utterance], views: Sequence[View], missing: Mapping[str, set[str]], features: Path
+    todo: Sequence[Utterance],
+    views: Sequence[View],
+    missing: Mapping[str, set[str]],
+    features: Path,
+    workers: int,
 ) -> Plan:
     size = sum(view.size(u.duration_s) for view in views for u in todo if u.id in missing[view.name])
     there = next(folder for folder in (features.absolute(), *features.absolute().parents) if folder.exists())
-    return Plan(len(todo), sum((u.duration_s for u in todo), 0.0), size, shutil.disk_usage(there).free)
+    audio_s = sum((u.duration_s for u in todo), 0.0)
+    seconds = None
+    if audio_s >= SAMPLED_FROM_S:
+        seconds = _estimate(todo, views, missing, workers)
+    return Plan(len(todo), audio_s, size, seconds, shutil.disk_usage(there).free)
+
+
+def _estimate(
+    todo: Sequence[Utterance], views: Sequence[View], missing: Mapping[str, set[str]], workers: int
+) -> float:
+    """Seconds, by utterances of short to long duration, whose features are thrown away."""
+    by_duration = sorted(todo, key=lambda u: u.duration_s)
+    sample = [by_duration[(2 * i + 1) * len(todo) // (2 * SAMPLES)] for i in range(SAMPLES)]
+    wanted = [view for view in views if missing[view.name] and view.given(sample[0]) is None]
+    here = tuple(view for view in wanted if view.device_batch is None)
+    tasks = [Task(utterance, here, _read_s(wanted)) for utterance in sample]
+    compute(tasks[0])  # loads what the views need
+    began = time.perf_counter()
+    computed = [compute(task) for task in tasks]
+    seconds = (time.perf_counter() - began) / SAMPLES * len(todo) / workers
+    waveforms = [result.waveform for result in computed if result.error is None]
+    for view in wanted:
+        if view.device_batch is not None and waveforms:
+            view.features(waveforms)  # compiles
+            began = time.perf_counter()
+            view.features(waveforms)
+            seconds += (time.perf_counter() - began) / len(waveforms) * len(missing[view.name])
+    return seconds
+
+
+def _read_s(views: Sequence[View]) -> float:
+    """How much of an utterance the views on the accelerator read."""
+    return max((view.longest_s or math.inf for view in views if view.device_batch is not None), default=0.0)
 
 
 def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, str], dict[str, AudioError]]:
@@ -192,9 +234,8 @@ def _compute(
                 else:
                     sinks[view.name].add(utterance.id, values)
         here = tuple(view for view in wanted if view.device_batch is None)
-        read_s = [view.longest_s or math.inf for view in wanted if view.device_batch is not None]
         if wanted:
-            tasks.append(Task(utterance, here, waveform_s=max(read_s, default=0)))
+            tasks.append(Task(utterance, here, waveform_s=_read_s(wanted)))
     with closing(compute_all(tasks, processes)) as results:
         for done, result in enumerate(results, 1):
             if result.error is not None:

@@ -1,7 +1,7 @@
 """Look after the stores of a features folder: what is there, is it whole, who needs it, take it elsewhere."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
+from safetensors import safe_open
 
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.views import audio, egemaps, store
@@ -60,15 +61,24 @@ def changed_audio(there: Store, utterances: Iterable[Utterance]) -> list[str]:
 
 
 def unused(features: Path, runs: Path) -> list[Kept]:
-    """Stores that no run was pre-trained on, by what the runs' `run.json` say."""
+    """Stores that no run was trained on, by what the runs' folders say: `run.json` of pre-trainings, also
+    unfinished ones, and what stands in the head of every model."""
     used = set()
-    for card in runs.glob("*/*/run.json"):
-        about = json.loads(card.read_text())
-        for name, digest in about.items():
-            if name.endswith(" features"):
-                view = name.removesuffix(" features")
-                used.add((features / card.parent.parent.name / f"{view}-{digest}").absolute())
+    for folder in runs.glob("*/*/"):
+        for about in _abouts(folder):
+            for name, digest in about.items():
+                if name.endswith(" features"):
+                    view = name.removesuffix(" features")
+                    used.add((features / folder.parent.name / f"{view}-{digest}").absolute())
     return [kept for kept in stores(features) if kept.folder.absolute() not in used]
+
+
+def _abouts(run: Path) -> Iterator[Mapping[str, Any]]:
+    for card in run.glob("run.json"):
+        yield json.loads(card.read_text())
+    for model in run.glob("*.safetensors"):
+        with safe_open(model, "numpy") as file:
+            yield {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
 
 
 def export(corpus: Corpus, view: str, there: Store, to: Path) -> int:

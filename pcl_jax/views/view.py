@@ -43,6 +43,11 @@ class View(Protocol):
         """All that a view on the accelerator reads of an utterance, and so is given; None: the whole."""
         return None
 
+    @property
+    def frozen_parameters(self) -> int:
+        """Of the model that makes the features; 0 where there is none."""
+        return 0
+
     def describe(self) -> Mapping[str, Any]:
         """Everything that changes a value (JSON types). The store's digest is made of this."""
         ...

@@ -31,6 +31,7 @@ class FakeView:
     normalised: bool = True
     device_batch: None = None
     longest_s: None = None
+    frozen_parameters: int = 0
 
     @property
     def title(self) -> str:

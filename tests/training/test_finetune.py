@@ -1,12 +1,13 @@
 """Fine-tuning's options, by what must not change."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from pcl_jax.training.finetune import Scale, finetune, represent
+from pcl_jax.training.finetune import Run, Scale, finetune, represent
 from pcl_jax.training.networks import init_encoder
 from tests.training.conftest import SETTINGS
 
@@ -18,9 +19,10 @@ def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
     if encoder is None:
         encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
     rows = data.labelled(data.train)
-    return encoder, finetune(
-        data, model, rows, config, pretrained=encoder, frozen=frozen, repeat=repeat, seed=0, mesh=study.mesh
+    (result,) = finetune(
+        data, model, [Run(rows, repeat, encoder)], config, frozen=frozen, seed=0, mesh=study.mesh
     )
+    return encoder, result
 
 
 def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_no_noise(make_study):
@@ -71,3 +73,29 @@ def test_the_kept_epoch_is_the_first_best_on_validation(make_study):
     truth = data.labels[data.labelled(data.validation)]
     recalls = [np.mean(result.validation[truth == c] == c) for c in range(4)]
     assert np.mean(recalls) == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", False), ("mel", True)])
+def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, frozen):
+    """With dropout: a run's masks are named by its repeat. Their patience ends them in different epochs."""
+    study = make_study()
+    config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
+    data, model = study.data(1), study.model(view)
+    encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
+    runs = [
+        Run(data.rows(study.subset(1, 0.5, repeat)), repeat, encoder if frozen or pretrained else None)
+        for repeat in range(3)
+        for pretrained in (False, True)
+    ]
+    options = {"frozen": frozen, "seed": 0, "mesh": study.mesh}
+    together = finetune(data, model, runs, config, **options)
+    alone = [finetune(data, model, [run], config, **options)[0] for run in runs]
+    assert len({len(result.history) for result in alone}) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert one.best_epoch == other.best_epoch
+        np.testing.assert_array_equal(one.test, other.test)
+        np.testing.assert_array_equal(one.validation, other.validation)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), one.params, other.params)
+        for mine, theirs in zip(one.history, other.history, strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert mine["learning_rate"] == theirs["learning_rate"]

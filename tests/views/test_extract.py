@@ -60,6 +60,21 @@ class OnDevice(Ends):
         return super().features(waveforms)
 
 
+CLOCK = [0.0]
+
+
+@dataclass(frozen=True)
+class Slow(Ends):
+    """Takes two seconds for each utterance, by our clock, and more for the first."""
+
+    name: str = "slow"
+    device_batch: int | None = None
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        CLOCK[0] += 2 * len(waveforms) + (30 if CLOCK[0] == 0 else 0)
+        return super().features(waveforms)
+
+
 VIEWS = (MelView(), EgemapsView())
 BATCHES: list[tuple[int, int]] = []
 
@@ -341,12 +356,48 @@ def test_the_plan_is_told_first_and_refused_where_there_is_no_room(tmp_path, mon
     assert not list(tmp_path.glob("f/*/*count*"))
 
 
+@pytest.mark.parametrize(("device_batch", "seconds"), [(None, 9 * 1.5 / 3), (4, 9 * 2)])
+def test_the_time_is_estimated_from_a_few_utterances(tmp_path, monkeypatch, device_batch, seconds):
+    """Nine utterances, two seconds each: in three processes (one of the four sampled has no audio), or on
+    the one device."""
+    monkeypatch.setattr(extract, "SAMPLED_FROM_S", 2.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: CLOCK[0])
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "003.wav").write_bytes(b"this is no audio")
+    plans = []
+    for count in (7, 9):
+        corpus = corpus_of(tmp_path / "audio", count)
+        view = Slow(count=count, device_batch=device_batch)
+        run(corpus, [view], tmp_path / "f", workers=3, on_bad_audio="skip", announce=plans.append)
+    assert plans[0].seconds is None  # 7 * 0.25 s of audio
+    assert plans[1].seconds == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("view", [MelView(), MelView(Mel(clip=Clip(duration_s=0.1))), EgemapsView()])
 def test_the_estimate_is_what_is_stored(view, tmp_path):
     sound(tmp_path / "a" / "a.wav", 0, 5000)
     corpus = Corpus("c", (Utterance("a", tmp_path / "a" / "a.wav", 1, "x", None, 5000 / 16000),), {})
     values = run(corpus, [view], tmp_path / "f").stores[view.name]["a"]
     assert abs(view.size(5000 / 16000) - values.nbytes) <= values[:1].nbytes
+
+
+def test_one_long_utterance_among_short_ones_costs_the_others_nothing(tmp_path):
+    lengths = [4_000, 16_000 * 20, 2_000, 8_000]
+    folder = tmp_path / "audio"
+    for i, samples in enumerate(lengths):
+        sound(folder / f"{i}.wav", i, samples)
+    corpus = Corpus(
+        "c",
+        tuple(
+            Utterance(str(i), folder / f"{i}.wav", 1, "x", None, n / 16_000) for i, n in enumerate(lengths)
+        ),
+        {},
+    )
+    there = run(corpus, [MelView()], tmp_path / "f").stores["mel"]
+    values, frames = there.packed(["0", "1", "2", "3"])
+    np.testing.assert_array_equal(frames, [26, 1501, 13, 51])  # 1 + samples // 160, of 15 s at most
+    assert len(values) == frames.sum()
+    assert there.bytes_on_disk < 1.1 * values.nbytes
 
 
 LIGHT = """

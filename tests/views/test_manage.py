@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from pcl_jax.checkpoint import save_arrays
 from pcl_jax.corpora.table import seconds
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.views import manage, store
@@ -69,12 +70,14 @@ def test_changed_and_missing_audio_is_named(tmp_path):
 
 def test_what_a_run_was_trained_on_is_kept(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 1)
-    for count in (2, 3):
+    for count in (2, 3, 4):
         extract(corpus, [Ends(count=count)], tmp_path / "f")
-    two, three = (store.place(tmp_path / "f", "c", "ends", Ends(count=i).describe()) for i in (2, 3))
+    two, three, four = (store.place(tmp_path / "f", "c", "ends", Ends(count=i).describe()) for i in (2, 3, 4))
     card = tmp_path / "runs" / "c" / "pretrain-fold1" / "run.json"
     card.parent.mkdir(parents=True)
     card.write_text(json.dumps({"ends features": three.name.rpartition("-")[2], "fold": 1}))
+    model = tmp_path / "runs" / "c" / "finetune-fold1" / "model.safetensors"
+    save_arrays(model, {"w": np.zeros(2)}, {"ends features": four.name.rpartition("-")[2]})
     (unused,) = manage.unused(tmp_path / "f", tmp_path / "runs")
     assert unused.folder == two
     with store.Writer(two, "ends", Ends().describe(), shard=(1, 2)):
@@ -84,6 +87,7 @@ def test_what_a_run_was_trained_on_is_kept(tmp_path):
     store.remove(two)
     assert not two.exists()
     assert three.is_dir()
+    assert four.is_dir()
 
 
 @pytest.fixture

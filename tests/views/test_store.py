@@ -71,6 +71,20 @@ def test_any_shape_and_dtype(tmp_path_factory, shapes, trailing, dtype):
     values, lengths = opened.packed([r.id for r in reversed(rows)])
     assert lengths.tolist() == shapes[::-1]
     np.testing.assert_array_equal(values, np.concatenate([r.values for r in reversed(rows)]))
+    buffer = np.ones((40, *trailing), dtype)
+    again, _ = opened.packed([r.id for r in reversed(rows)], out=buffer)
+    assert again.base is buffer
+    np.testing.assert_array_equal(again, values)
+    assert (buffer[len(values) :] == 1).all()
+
+
+def test_a_buffer_that_does_not_fit_is_refused(tmp_path):
+    store.append(tmp_path, "mel", DESCRIBE, [row("a", (3, 4)), row("b", (2, 4))])
+    for wrong in (np.zeros((4, 4), np.float32), np.zeros((9, 5), np.float32)):
+        with pytest.raises(ValueError, match=r"[Ss]hape|size"):
+            store.open(tmp_path).packed(["a", "b"], out=wrong)
+    with pytest.raises(TypeError, match="float16"):
+        store.open(tmp_path).packed(["a", "b"], out=np.zeros((9, 4), np.float16))
 
 
 def test_values_are_mapped_and_read_only(tmp_path):

@@ -85,6 +85,10 @@ class SpeechModelView(View):
         path = Path(self.checkpoint)
         return f"{self.name} ({self.checkpoint if len(path.parts) <= 2 else path.name})"
 
+    @property
+    def frozen_parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.model))
+
     @cached_property
     def model(self) -> SpeechModel:
         """Loaded when first asked for.

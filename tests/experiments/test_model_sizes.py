@@ -1,0 +1,46 @@
+"""Parameters of each network against sums by hand (paper, section 3.2; the authors' widths)."""
+
+import pytest
+
+from experiments.model_sizes import Sizes, sizes_of, table
+from pcl_jax.config import Clip, Encoders, SpeechModels
+from pcl_jax.views.egemaps import EgemapsView
+from pcl_jax.views.mel import MelView
+from pcl_jax.views.speech_models.model import random_model
+from pcl_jax.views.speech_models.view import SpeechModelView
+from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
+
+HEAD = (128 * 256 + 256) + 2 * 256 + (256 * 128 + 128)
+CLASSIFIER = 128 * 4 + 4
+EGEMAPS = (88 * 256 + 256) + (256 * 128 + 128)
+MEL = (7 * 64 * 32 + 32) + (5 * 32 * 64 + 64) + (3 * 64 * 128 + 128)
+
+
+@pytest.mark.parametrize(("view", "encoder"), [(EgemapsView(), EGEMAPS), (MelView(), MEL)])
+def test_by_hand(view, encoder):
+    assert sizes_of(view, Encoders(), 4) == Sizes(0, encoder, HEAD, CLASSIFIER)
+
+
+def test_all_frames_at_once_are_a_long_representation():
+    """186 pooled frames of 128 channels go into head and classifier."""
+    sizes = sizes_of(MelView(), Encoders(spectral_pool="flatten"), 4)
+    wide = 186 * 128
+    assert sizes == Sizes(0, MEL, HEAD + (wide - 128) * 256, wide * 4 + 4)
+
+
+def test_wav2vec2_base_has_the_papers_frozen_parameters():
+    """94.5 million, of which the 73 of the mask embedding and the like that features never use are left out;
+    on top of them 13 weights and two layers of 128."""
+    view = SpeechModelView("wav2vec2", config=SpeechModels(clip=Clip(duration_s=1.0)))
+    view.__dict__["model"] = random_model("wav2vec2", Wav2Vec2Architecture())
+    sizes = sizes_of(view, Encoders(), 4)
+    assert sizes.encoder == 13 + (768 * 128 + 128) + (128 * 128 + 128) == 114_957
+    assert sizes.features == pytest.approx(94.4e6, abs=0.1e6)
+
+
+def test_the_table_adds_up():
+    *_, row, all_ = table(
+        {"a": Sizes(1_000_000, 200_000, 30_000, 4_000), "b": Sizes(0, 100_000, 30_000, 4_000)}
+    )
+    assert row == "| b | 0.000 | 0.130 | 0.104 | 0.100 | 0.004 |"
+    assert all_ == "| all | 1.000 | 0.360 | | | |"
