@@ -9,6 +9,9 @@ import json
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Literal
 
+SubsetName = Literal["all", "target", "out_of_distribution"]
+"""Of a corpus: every utterance, those with a class, the others."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -86,6 +89,10 @@ class Encoders:
 @dataclass(frozen=True)
 class Pretraining:
     """Pairwise-CL on the training sessions of a fold, labels unused [P, section 3.3]."""
+
+    subset: SubsetName = "all"
+    """Which utterances of the training and the validation session: all (IEMOCAP-10 [P]), those of target
+    emotions (IEMOCAP-4), or the rest; labels choose them, and are not used otherwise [P, Figure 4]."""
 
     epochs: int = 100
     """At most [P]."""

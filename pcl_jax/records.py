@@ -18,6 +18,7 @@ from typing import Any, Literal
 import jax
 
 from pcl_jax.arrays import flatten
+from pcl_jax.config import SubsetName
 
 FILE = "records.jsonl"
 Method = Literal["supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining"]
@@ -47,13 +48,24 @@ class Record:
     n_labelled: int = 0
     repeat: int = 0
     temperature: float | None = None
+    """Of the pre-training."""
+    pretrained_on: SubsetName | None = None
+    """What the pre-training saw of its sessions; None for a supervised run."""
     seed: int
     uar: float | None = None
     """Of the test session, over the corpus's classes; None for pre-training."""
     wa: float | None = None
     recall: tuple[float, ...] | None = None
     """Per class, in class order."""
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    """Counts of the test session: truth, prediction."""
     classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Utterances of each class in the whole corpus."""
+    utterances: int
+    """In the whole corpus, labelled or not."""
+    normalise: str
+    """Whose statistics scale mel and eGeMAPS (`config.Settings`)."""
     validation_uar: float | None = None
     validation_wa: float | None = None
     validation_loss: float | None = None

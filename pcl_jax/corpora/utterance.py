@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-SubsetName = Literal["all", "target", "out_of_distribution"]
+from pcl_jax.config import SubsetName
 
 
 class CorpusError(ValueError):

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array, Ragged
 from pcl_jax.batches import Layout, Packed, few_sizes, gather, split
+from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.training.devices import everywhere, shared_out
@@ -125,6 +126,10 @@ class FoldData:
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
         """Those of the rows whose emotion is a target."""
         return rows[self.labels[rows] >= 0]
+
+    def among(self, rows: Int[np.ndarray, " _"], subset: SubsetName) -> Int[np.ndarray, " _"]:
+        """Those of the rows that `Corpus.subset` would choose."""
+        return rows if subset == "all" else rows[(self.labels[rows] >= 0) == (subset == "target")]
 
     def rows(self, utterances: Sequence[Utterance]) -> Int[np.ndarray, " _"]:
         numbers = {id: row for row, id in enumerate(self.ids)}

@@ -121,26 +121,31 @@ def pretrain(
     the same number of devices.
 
     Raises:
-        ValueError: fewer training utterances than a batch.
+        ValueError: fewer training utterances than a batch, or none to validate with.
         FloatingPointError: the loss is no longer finite.
     """
-    if len(data.train) < config.batch:
+    train, validation = (data.among(rows, config.subset) for rows in (data.train, data.validation))
+    kinds = {"all": "", "target": " of target emotions", "out_of_distribution": " of other emotions"}
+    kind = kinds[config.subset]
+    if len(train) < config.batch:
         raise ValueError(
-            f"the fold has {len(data.train)} training utterances, fewer than one batch of {config.batch}; "
+            f"the fold has {len(train)} training utterances{kind}, fewer than one batch of {config.batch}; "
             "choose a smaller --batch"
         )
+    if not len(validation):
+        raise ValueError(f"the validation session of the fold has no utterance{kind}; choose other --targets")
     key = named_key(seed, "dropout")
     options = {
         "networks": networks,
         "temperature": config.temperature,
         "full_length": data.layout.full_length,
     }
-    shuffled = seeded(seed, "validation").permutation(data.validation)
+    shuffled = seeded(seed, "validation").permutation(validation)
     while not progress.over(config):
         began = time.perf_counter()
         epoch = progress.epoch + 1
         learning_rate = config.learning_rate * progress.plateau.scale
-        rows = data.train[order(seed, epoch, len(data.train))]
+        rows = train[order(seed, epoch, len(train))]
         state, losses, counts, waited_s = progress.state, [], [], 0.0
         for batch in data.batches(rows, config.batch, mesh, drop_last=True):
             state, loss = _train(
@@ -164,7 +169,7 @@ def pretrain(
             "validation_loss": validation_loss,
             "validation_mean_ce": validation_loss / 4,
             "retrieval": float(np.average(retrievals, weights=sizes)),
-            "retrieval_chance": len(checks) / len(data.validation),
+            "retrieval_chance": len(checks) / len(validation),
             "learning_rate": learning_rate,
             "utterances_per_s": sum(counts) / seconds,
             "waiting": waited_s / seconds,

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pcl_jax import checkpoint, records
-from pcl_jax.metrics import recall, uar, wa
+from pcl_jax.metrics import confusion, recall, uar, wa
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import pretrain as pretraining
 from pcl_jax.training import probe as probing
@@ -114,13 +114,18 @@ def _finish(
             views=tuple(study.views),
             method="pretraining",
             temperature=temperature,
+            pretrained_on=study.settings.pretraining.subset,
             validation_loss=float(progress.patience.best),
             epochs=progress.epoch,
             best_epoch=progress.best_epoch,
             seconds=sum(row["seconds"] for row in history.rows),
             params_digest=records.params_digest(params),
         )
-    about = study.about(fold, study.views) | {"views": list(study.views), "temperature": temperature}
+    about = study.about(fold, study.views) | {
+        "views": list(study.views),
+        "temperature": temperature,
+        "subset": study.settings.pretraining.subset,
+    }
     checkpoint.save_arrays(folder / checkpoint.ENCODERS, params["encoder"], about)
 
 
@@ -240,6 +245,7 @@ def _record(
         title=study.title([run.view]),
         views=tuple(card.get("views", ())),
         temperature=card.get("temperature"),
+        pretrained_on=card.get("subset"),
         fraction=run.fraction,
         n_labelled=labelled,
         repeat=run.repeat,
@@ -256,6 +262,7 @@ def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> di
         "uar": uar(truth, result.test, c),
         "wa": wa(truth, result.test),
         "recall": tuple(map(float, recall(truth, result.test, c))),
+        "confusion": tuple(tuple(map(int, row)) for row in confusion(truth, result.test, c)),
         "validation_uar": uar(validation, result.validation, c),
         "validation_wa": wa(validation, result.validation),
     }

@@ -176,12 +176,16 @@ class Study:
 
     def record(self, folder: Path, **values: Any) -> Mapping[str, Any]:
         """Append the record of a finished run."""
+        labels = [self.corpus.label(u) for u in self.corpus.utterances]
         record = Record(
             experiment=self.experiment,
             corpus=self.corpus.name,
             synthetic=self.corpus.synthetic,
             seed=self.seed,
             classes=self.corpus.classes,
+            counts=tuple(map(labels.count, range(len(self.corpus.classes)))),
+            utterances=len(labels),
+            normalise=self.settings.normalise,
             versions=records.versions(),
             device=records.device(),
             config_digest=folder.name.rsplit("-", 1)[-1],

@@ -221,6 +221,47 @@ def test_too_few_utterances_for_a_batch_is_said(make_study):
         pretrain(make_study(settings=settings), 1)
 
 
+@pytest.mark.parametrize("subset", ["target", "out_of_distribution"])
+def test_pretraining_on_a_subset_is_pretraining_on_a_corpus_that_has_nothing_else(make_study, subset):
+    corpus = small_corpus(per_speaker=20)
+    plain = replace(SETTINGS, normalise="none")
+    chosen = replace(plain, pretraining=replace(plain.pretraining, subset=subset))
+    digests = []
+    for settings, utterances in ((chosen, corpus.utterances), (plain, corpus.subset(subset))):
+        study = make_study(
+            settings=settings,
+            corpus=replace(corpus, utterances=utterances),
+            spoil=lambda _, values: np.nan_to_num(values),  # else the training mean, which is of all
+        )
+        row = record_of(study, pretrain(study, 1))
+        digests.append(row["params_digest"])
+    assert digests[0] == digests[1]
+    whole = make_study(settings=plain, corpus=corpus)
+    assert record_of(whole, pretrain(whole, 1))["params_digest"] != digests[0]
+
+
+def test_a_record_says_what_its_encoder_was_pretrained_on(make_study):
+    chosen = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, subset="target"))
+    study = make_study(settings=chosen)
+    run = pretrain(study, 1)
+    assert record_of(study, run)["pretrained_on"] == "target"
+    assert evaluate(study, Task(1, "egemaps", run))["pretrained_on"] == "target"
+    row = evaluate(study, Task(1, "egemaps"))
+    assert row["pretrained_on"] is None
+    # 8 utterances of each of ten speakers, neutral, angry, sad, happy and other in turn.
+    assert (row["counts"], row["utterances"]) == ((20, 20, 20, 10), 80)
+    truth, right = np.sum(row["confusion"], axis=1), np.diag(row["confusion"])
+    np.testing.assert_allclose(right / truth, row["recall"])
+
+
+def test_a_subset_that_is_not_there_is_said(make_study):
+    corpus = small_corpus()
+    corpus = replace(corpus, utterances=corpus.subset("target"))
+    settings = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, subset="out_of_distribution"))
+    with pytest.raises(ValueError, match="0 training utterances of other emotions, fewer"):
+        pretrain(make_study(settings=settings, corpus=corpus), 1)
+
+
 def test_normalising_by_speaker_uses_each_speakers_own_audio(make_study):
     """A speaker whose features are all shifted and scaled comes out as if they were not."""
 
