@@ -73,6 +73,9 @@ class Record:
     epochs: int
     best_epoch: int
     seconds: float
+    protocol: str
+    """Digest of all settings but temperature and subset of the pre-training. Runs of one protocol, corpus and
+    seed can stand in one table."""
     config_digest: str
     """Of all settings, the corpus's utterance ids and labels, and the views."""
     params_digest: str

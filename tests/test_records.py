@@ -14,7 +14,7 @@ def record(repeat: int) -> Record:
         experiment="test", corpus="small", synthetic=False, fold=1, view="mel", title="mel", views=(),
         method="supervised",
         repeat=repeat, seed=0, classes=("a", "b"), epochs=1, best_epoch=1, seconds=0.1, config_digest="c",
-        params_digest="p", counts=(1, 2), utterances=4, normalise="fold",
+        params_digest="p", counts=(1, 2), utterances=4, normalise="fold", protocol="q",
         run=f"run{repeat}", versions={}, device="cpu x 1",
     )  # fmt: skip
 

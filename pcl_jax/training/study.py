@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from pcl_jax import records
-from pcl_jax.config import Settings, digest
+from pcl_jax.config import Pretraining, Settings, digest
 from pcl_jax.corpora.folds import Fold, labelled_subset, leave_one_session_out
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.encoders import Classifier, ProjectionHead
@@ -177,6 +177,8 @@ class Study:
     def record(self, folder: Path, **values: Any) -> Mapping[str, Any]:
         """Append the record of a finished run."""
         labels = [self.corpus.label(u) for u in self.corpus.utterances]
+        alike = Pretraining()
+        pretraining = replace(self.settings.pretraining, temperature=alike.temperature, subset=alike.subset)
         record = Record(
             experiment=self.experiment,
             corpus=self.corpus.name,
@@ -186,6 +188,7 @@ class Study:
             counts=tuple(map(labels.count, range(len(self.corpus.classes)))),
             utterances=len(labels),
             normalise=self.settings.normalise,
+            protocol=digest(replace(self.settings, pretraining=pretraining)),
             versions=records.versions(),
             device=records.device(),
             config_digest=folder.name.rsplit("-", 1)[-1],

@@ -248,6 +248,7 @@ def test_a_record_says_what_its_encoder_was_pretrained_on(make_study):
     assert evaluate(study, Task(1, "egemaps", run))["pretrained_on"] == "target"
     row = evaluate(study, Task(1, "egemaps"))
     assert row["pretrained_on"] is None
+    assert row["protocol"] == record_of(study, run)["protocol"]
     # 8 utterances of each of ten speakers, neutral, angry, sad, happy and other in turn.
     assert (row["counts"], row["utterances"]) == ((20, 20, 20, 10), 80)
     truth, right = np.sum(row["confusion"], axis=1), np.diag(row["confusion"])
