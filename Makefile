@@ -6,6 +6,7 @@ FOLD ?= 1
 VIEWS ?=
 SPEECH_MODEL ?=
 SEED ?= 0
+FAST ?=
 ARGS ?=
 
 # Large pages for malloc: on a CPU, training spends a quarter of its time on fresh small ones (glibc 2.35 on).
@@ -17,11 +18,11 @@ WHERE := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT))
 FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrain corpus test test-slow check lint format contract types lock clean
+.PHONY: help install pretrain paper report corpus test test-slow check lint format contract types lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Variables: FOLD=1..5 CORPUS=demo|iemocap|emodb|ravdess|crema_d|table ROOT=folder SPEECH_MODEL=name-or-folder VIEWS=\"mel egemaps wav2vec2|hubert|whisper\" SEED=0 ARGS=\"any other flag of pcl\""
+	@echo "Variables: FOLD=1..5 CORPUS=demo|iemocap|emodb|ravdess|crema_d|table ROOT=folder SPEECH_MODEL=name-or-folder VIEWS=\"mel egemaps wav2vec2|hubert|whisper\" SEED=0 FAST=1 ARGS=\"any other flag of pcl\""
 
 install: $(READY) ## the virtual environment, from requirements.lock
 
@@ -37,6 +38,12 @@ $(READY): requirements.lock pyproject.toml
 
 pretrain: $(READY) ## pre-train on FOLD, then compare few labels with and without it
 	$(BIN)/pcl pretrain $(FLAGS) --fold $(FOLD) --compare $(ARGS)
+
+paper: $(READY) ## every table and figure on CORPUS, and a report; FAST=1 for a tour in minutes
+	$(BIN)/python -m experiments.paper $(FLAGS) $(if $(FAST),--fast) $(ARGS)
+
+report: $(READY) ## the report of what has been run
+	$(BIN)/python -m experiments.report $(ARGS)
 
 corpus: $(READY) ## count CORPUS and list what is wrong with it
 	$(BIN)/pcl corpus $(WHERE) $(ARGS)

@@ -15,78 +15,141 @@ no PWCCA, which is said.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import tyro
 
-from pcl_jax import cli, config, flags
+from pcl_jax import cli, flags
+from pcl_jax.tables import NOT_RUN, Table
+
+if TYPE_CHECKING:
+    from pcl_jax.records import Row
+    from pcl_jax.training.plan import Step
+    from pcl_jax.training.study import Study
 
 Of = Literal["pretrained", "supervised", "random"]
+HEADS = {
+    "n": "n",
+    "pwcca pretrained": "pre-trained",
+    "pwcca supervised": "supervised",
+    "pwcca random": "random encoders",
+    "pwcca vectors": "random vectors",
+    "cka pretrained": "CKA, pre-trained",
+    "cka supervised": "CKA, supervised",
+}
+"""What is measured -> heading."""
 
 
 @dataclass(frozen=True)
-class Alignment(flags.OnFeatures):
+class Alignment(flags.Experiment):
     """PWCCA and linear CKA between views, pre-trained against supervised."""
-
-    views: flags.Views = ()
-    folds: tuple[flags.Fold, ...] = (1, 2, 3, 4, 5)
-    """Test sessions."""
-    pretraining: config.Pretraining = field(default_factory=config.Pretraining)
-    finetuning: config.Finetuning = field(default_factory=config.Finetuning)
 
 
 def main(command: Alignment) -> None:
     from pcl_jax import terminal
-    from pcl_jax.training.runs import representations
 
     study = cli.open_study(command, command.views, "alignment")
-    folds = []
+    if not command.table_only:
+        cli.carry_out(list(plan(study, command)), cli.share(command.shard))
+    rows = [row for fold in command.folds for row in measure(study, fold, dry=command.table_only)]
+    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
+
+
+def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
+    """The runs whose encoders are compared."""
+    from pcl_jax.training.plan import Step
+    from pcl_jax.training.study import Pretrain, Task
+
     for fold in command.folds:
-        run = cli.pretrain_fold(study, fold)
-        data = study.data(fold)
-        test = data.labelled(data.test)
-        folds.append(
-            {
-                of: {view: representations(study, fold, view, of, run)[test] for view in study.views}
-                for of in get_args(Of)
-            }
-        )
-    names = {view: study.title([view]) for view in study.views}
-    terminal.out.print("\n".join(table(folds, names, study.seed)), markup=False, highlight=False)
+        yield Step(study, Pretrain(fold))
+        for view in study.views:
+            yield Step(study, Task(fold, view))
 
 
-def table(folds: list[dict[Of, dict[str, np.ndarray]]], names: Mapping[str, str], seed: int) -> Iterator[str]:
-    """Markdown: one line per ordered pair of views, means over the folds."""
+def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
+    """The record of each ordered pair of views, measured where there is none (not if `dry`)."""
+    from pcl_jax.training.runs import representations
+
+    began, done, run = time.monotonic(), study.done(), study.pretraining_folder(fold)
+    made: dict[tuple[str, str], np.ndarray] = {}
+
+    def of(view: str, kind: Of) -> np.ndarray:
+        if (view, kind) not in made:
+            data = study.data(fold)
+            made[view, kind] = representations(study, fold, view, kind, run)[data.labelled(data.test)]
+        return made[view, kind]
+
+    for one, other in permutations(study.views, 2):
+        folder = study.measured("alignment", fold, (one, other), run)
+        if row := done.get(study.relative(folder)):
+            yield row
+        elif not dry:
+            pairs = {kind: (of(one, kind), of(other, kind)) for kind in get_args(Of)}
+            yield study.record(
+                folder,
+                method="alignment",
+                fold=fold,
+                view=one,
+                title=f"{study.title([one])} | {study.title([other])}",
+                views=tuple(study.views),
+                temperature=study.settings.pretraining.temperature,
+                pretrained_on=study.settings.pretraining.subset,
+                values=values(pairs, study.seed, fold, one, other),
+                seconds=time.monotonic() - began,
+            )
+
+
+def values(
+    pairs: Mapping[Of, tuple[np.ndarray, np.ndarray]], seed: int, *names: int | str
+) -> dict[str, float | None]:
+    """What `HEADS` names, of a pair of views on one fold; None for a PWCCA of too few utterances."""
     from pcl_jax.batches import seeded
     from pcl_jax.similarity import linear_cka
 
-    yield (
-        "| of | with | n | pre-trained | supervised | random encoders | random vectors "
-        "| CKA, pre-trained | CKA, supervised |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for one, other in permutations(names, 2):
-        rng = seeded(seed, "random vectors", one, other)
-        pairs = {of: [(fold[of][one], fold[of][other]) for fold in folds] for of in get_args(Of)}
-        vectors = [tuple(rng.normal(size=x.shape) for x in pair) for pair in pairs["pretrained"]]
-        cells = [mean_pwcca(pairs[of]) for of in get_args(Of)] + [mean_pwcca(vectors)]
-        cells += [f"{np.mean([linear_cka(*pair) for pair in pairs[of]]):.3f}" for of in get_args(Of)[:2]]
-        n = np.mean([len(x) for x, _ in vectors])
-        yield f"| {names[one]} | {names[other]} | {n:.0f} | " + " | ".join(cells) + " |"
+    one, other = pairs["pretrained"]
+    rng = seeded(seed, "random vectors", *names)
+    vectors = rng.normal(size=one.shape), rng.normal(size=other.shape)
+    found: dict[str, float | None] = {"n": float(len(one))}
+    found |= {f"pwcca {kind}": _pwcca(*pair) for kind, pair in pairs.items()}
+    found["pwcca vectors"] = _pwcca(*vectors)
+    return found | {f"cka {kind}": float(linear_cka(*pairs[kind])) for kind in get_args(Of)[:2]}
 
 
-def mean_pwcca(pairs: list) -> str:
-    """The mean over folds; why there is none."""
+def _pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
     from pcl_jax.similarity import pwcca
 
     try:
-        return f"{np.mean([pwcca(*pair) for pair in pairs]):.3f}"
+        return float(pwcca(x, y))
     except ValueError:
-        return "n too small"
+        return None
+
+
+def table(rows: "Sequence[Row]") -> Table:
+    """One line per ordered pair of views, means over the folds."""
+    lines = []
+    for title in dict.fromkeys(row["title"] for row in rows):
+        of_pair = [row["values"] for row in rows if row["title"] == title]
+        cells = []
+        for name in HEADS:
+            some = [found[name] for found in of_pair]
+            if any(value is None for value in some):
+                cells.append("n too small")
+            else:
+                cells.append(f"{np.mean(some):.0f}" if name == "n" else f"{np.mean(some):.3f}")
+        lines.append((*title.split(" | "), *cells))
+    if not lines:
+        lines = [(NOT_RUN,) * (2 + len(HEADS))]
+    return Table(
+        "Alignment of the views",
+        ("of", "with", *HEADS.values()),
+        lines,
+        "PWCCA of the representations of the labelled test utterances, then linear CKA; means over folds.",
+    )
 
 
 if __name__ == "__main__":

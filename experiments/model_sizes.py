@@ -11,7 +11,7 @@ classifier alone.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from pcl_jax import cli, config, flags
+from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.views.view import View
@@ -48,7 +49,7 @@ def main(command: ModelSizes) -> None:
 
     views = cli.choose_views(command, command.views)
     sizes = {view.title: sizes_of(view, command.encoders, command.classes) for view in views.values()}
-    terminal.out.print("\n".join(table(sizes)), markup=False, highlight=False)
+    terminal.out.print(table(sizes).markdown(), markup=False, highlight=False)
 
 
 def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
@@ -72,19 +73,20 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     return Sizes(view.frozen_parameters, *counts)
 
 
-def table(sizes: Mapping[str, Sizes]) -> Iterator[str]:
-    """Markdown, a line per view; "all" is what pre-training holds at once."""
-    yield (
-        "| view | frozen, features | trained, pre-training | trained, supervised and tuned "
-        "| frozen, encoder | trained, frozen encoder |"
-    )
-    yield "|---|---|---|---|---|---|"
+def table(sizes: Mapping[str, Sizes]) -> Table:
+    """A line per view; "all" is what pre-training holds at once."""
+    lines = []
     for name, of in sizes.items():
         columns = (of.features, of.encoder + of.head, of.encoder + of.classifier, of.encoder, of.classifier)
-        yield f"| {name} | " + " | ".join(f"{value / 1e6:.3f}" for value in columns) + " |"
+        lines.append((name, *(f"{value / 1e6:.3f}" for value in columns)))
     frozen = sum(of.features for of in sizes.values())
     trained = sum(of.encoder + of.head for of in sizes.values())
-    yield f"| all | {frozen / 1e6:.3f} | {trained / 1e6:.3f} | | | |"
+    lines.append(("all", f"{frozen / 1e6:.3f}", f"{trained / 1e6:.3f}", "", "", ""))
+    head = (
+        "view", "frozen, features", "trained, pre-training", "trained, supervised and tuned",
+        "frozen, encoder", "trained, frozen encoder",
+    )  # fmt: skip
+    return Table("Parameters in millions", head, lines)
 
 
 if __name__ == "__main__":

@@ -8,93 +8,99 @@ runs are not repeated, so it can be stopped and started at will. Two views and f
 on RAVDESS (1,440 utterances) on one CPU core that had other work besides.
 
 Prints one Markdown table: per view and share, mean UAR in % over repeats (each repeat is the mean over
-the folds) with the half-width of its 95 % t-interval, tuned minus supervised, and the p of the
-paper's Mann-Whitney U test. Repeats share test folds and are not independent: the intervals say how
-much subset and initialisation matter, not how the next corpus would come out.
+the folds) with the half-width of its 95 % t-interval; tuned minus supervised with its t-interval and its
+bootstrap interval, the p of the paper's Mann-Whitney U test (* below 0.05), that of Wilcoxon's test of pairs,
+Holm-corrected over all cells, and Cliff's delta. Repeats share test folds and are not independent: the
+intervals say how much subset and initialisation matter, not how the next corpus would come out.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
 
-from pcl_jax import cli, config, flags
+from pcl_jax import cli, flags
+from pcl_jax.summary import (
+    GAIN_HEAD,
+    PROBES,
+    WAYS,
+    amounts,
+    gain_texts,
+    gains,
+    labels,
+    mean_text,
+    per_repeat,
+    views,
+    way,
+)
+from pcl_jax.tables import Table
+
+if TYPE_CHECKING:
+    from pcl_jax.records import Row
+    from pcl_jax.training.plan import Step
+    from pcl_jax.training.study import Study
 
 
 @dataclass(frozen=True)
-class SparseLabels(flags.OnFeatures):
+class SparseLabels(flags.Experiment):
     """Label-efficiency curves on all folds."""
 
-    views: flags.Views = ()
-    folds: tuple[flags.Fold, ...] = (1, 2, 3, 4, 5)
-    """Test sessions."""
-    repeats: int = 10
-    """Subsets and initialisations per fold and share."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25, 1.0)
     """Shares of the labels."""
-    pretraining: config.Pretraining = field(default_factory=config.Pretraining)
-    finetuning: config.Finetuning = field(default_factory=config.Finetuning)
-    table_only: flags.Switch = False
-    """Run nothing; print the table of what there is."""
+    per_class: tuple[int, ...] = ()
+    """Beside them, so many labels of each class: 1 5 20."""
 
 
 def main(command: SparseLabels) -> None:
     from pcl_jax import terminal
-    from pcl_jax.training.compare import compare, grid
 
-    study = cli.open_study(command, command.views, "sparse_labels")
-    repeats = dict.fromkeys(command.fractions, command.repeats)
-    rows = []
-    for fold in command.folds:
-        if not command.table_only:
-            run = cli.pretrain_fold(study, fold)
-            with terminal.bar(f"fold {fold}") as progress:
-                for done, total, row in compare(study, fold, run, repeats, probes=True):
-                    rows.append(row)
-                    progress(done, total, terminal.task_line(row))
-        else:
-            done, run = study.done(), study.pretraining_folder(fold)
-            wanted = (study.folder(r) for r in grid(fold, study.views, run, repeats, probes=True))
-            rows += [done[name] for name in map(study.relative, wanted) if name in done]
-    terminal.out.print("\n".join(table(rows)), markup=False, highlight=False)
+    rows = cli.experiment(command, "sparse_labels", lambda study: plan(study, command))
+    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
 
 
-def table(rows: Sequence[dict]) -> Iterator[str]:
-    """Markdown: one line per view and share of labels."""
-    from pcl_jax.significance import mann_whitney, t_interval
-    from pcl_jax.training.compare import PROBES, WAYS, way
+def plan(study: "Study", command: SparseLabels) -> "Iterator[Step]":
+    """All runs of the curves."""
+    from pcl_jax.training.plan import label_efficiency
 
+    fractions = dict.fromkeys(command.fractions, command.repeats)
+    per_class = dict.fromkeys(command.per_class, command.repeats)
+    return label_efficiency(study, command.folds, fractions, per_class=per_class, probes=True)
+
+
+def table(rows: "Sequence[Row]") -> Table:
+    """One line per view and share of labels."""
     columns = WAYS | PROBES
     folds = {row["fold"] for row in rows}
-    yield "| view | labels | n | " + " | ".join(columns.values()) + " | tuned - supervised | p |"
-    yield "|---|---|---|" + "---|" * (len(columns) + 2)
-    for view in sorted({row["title"] for row in rows}):
-        for fraction in sorted({row["fraction"] for row in rows}):
-            cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
-            of = {name: per_repeat([row for row in cell if way(row) == name], folds) for name in columns}
-            texts = []
-            for values in of.values():
-                mean, half = t_interval(values) if len(values) else (np.nan, np.nan)
-                texts.append(f"{mean:.1f} ± {half:.1f}" if len(values) else "not run")
-            gain = p = "not run"
-            if len(of["tuned"]) == len(of["supervised"]) > 1:
-                mean, half = t_interval(of["tuned"] - of["supervised"])
-                gain, p = f"{mean:+.1f} ± {half:.1f}", f"{mann_whitney(of['tuned'], of['supervised']):.2f}"
-            n = np.mean([row["n_labelled"] for row in cell])
-            yield f"| {view} | {fraction:.0%} | {n:.0f} | " + " | ".join([*texts, gain, p]) + " |"
-
-
-def per_repeat(rows: Sequence[dict], folds: set[int]) -> np.ndarray:
-    """UAR in %, mean over the folds, of each repeat that all of them have."""
-    repeats = sorted({row["repeat"] for row in rows})
-    means = []
-    for repeat in repeats:
-        of_repeat = {row["fold"]: row["uar"] for row in rows if row["repeat"] == repeat}
-        if set(of_repeat) == folds:
-            means.append(100 * np.mean(list(of_repeat.values())))
-    return np.array(means)
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["title"], labels(row)), []).append(row)
+    of = {
+        key: {name: per_repeat([row for row in cell if way(row) == name], folds) for name in columns}
+        for key, cell in cells.items()
+    }
+    gained = gains({key: (found["tuned"], found["supervised"]) for key, found in of.items()})
+    lines = [
+        (
+            *key,
+            f"{np.mean([row['n_labelled'] for row in cells[key]]):.0f}",
+            *(mean_text(values) for values in of[key].values()),
+            *gain_texts(gained.get(key)),
+        )
+        for view in views(rows)
+        for amount in amounts(rows)
+        if (key := (view, amount)) in cells
+    ]
+    return Table(
+        "UAR in % over the share of labels",
+        ("view", "labels", "n", *columns.values(), "tuned - supervised", *GAIN_HEAD),
+        lines,
+        "Mean over repeats, each the mean over the folds, and the half-width of its 95 % t-interval. p (U): "
+        "Mann-Whitney, exact, * below 0.05; p (W, Holm): Wilcoxon's test of pairs, corrected over all cells; "
+        "δ: Cliff's delta.",
+    )
 
 
 if __name__ == "__main__":

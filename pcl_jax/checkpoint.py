@@ -8,7 +8,7 @@ and configuration; `load_encoder` refuses to hand them to another. Nothing is un
 import fcntl
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,15 +85,15 @@ def enumerate_leaves(leaves: list[Any]) -> list[tuple[str, Any]]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a kill or a full disk leaves the old one, whole, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

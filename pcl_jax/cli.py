@@ -8,18 +8,30 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcl_jax import config
-from pcl_jax.flags import Command, Common, Corpus, Extract, Features, Finetune, OnFeatures, Pretrain, parse
+from pcl_jax.flags import (
+    Command,
+    Common,
+    Corpus,
+    Experiment,
+    Extract,
+    Features,
+    Finetune,
+    OnFeatures,
+    Pretrain,
+    parse,
+)
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
+    from pcl_jax.records import Row
+    from pcl_jax.training.plan import Shard, Step
     from pcl_jax.training.study import Study
     from pcl_jax.views.extract import Extraction
-    from pcl_jax.views.store import Shard
     from pcl_jax.views.view import View
 
 COMPARED = {0.05: 3, 1.0: 1}
@@ -181,12 +193,7 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
 
 
 def extract(command: Extract) -> None:
-    shard = None
-    if command.shard:
-        numbers = command.shard.split("/")
-        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
-            raise UsageError(f"--shard {command.shard} is no share; 3/8 is the third of eight")
-        shard = (int(numbers[0]), int(numbers[1]))
+    shard = share(command.shard) if command.shard else None
     chosen = choose_views(command, command.views)
     extract_features(command, chosen, read_corpus(command), shard)
 
@@ -258,13 +265,9 @@ def pretrain(command: Pretrain) -> None:
     run = pretrain_fold(study, command.fold)
     terminal.out.print(terminal.pretrained_line(study.done()[study.relative(run)]))
     if command.compare:
-        from pcl_jax.training.compare import compare
+        from pcl_jax.training.plan import label_efficiency
 
-        rows = []
-        with terminal.bar("fine-tune") as progress:
-            for done, total, row in compare(study, command.fold, run, COMPARED):
-                rows.append(row)
-                progress(done, total, terminal.task_line(row))
+        rows = carry_out(list(label_efficiency(study, [command.fold], COMPARED, probes=False)))
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(study, command.fold)))
     terminal.out.print(f"run: {run}")
     flags = terminal.flags_of(command.corpus, command.root)
@@ -282,6 +285,50 @@ def pretrain_fold(study: "Study", fold: int) -> Path:
         return runs.pretrain(
             study, fold, lambda row, epochs: progress(row["epoch"], epochs, terminal.epoch_line(row))
         )
+
+
+def carry_out(
+    steps: "Sequence[Step]", shard: "Shard" = (1, 1), say: "Callable[[Sequence[Step]], None] | None" = None
+) -> "list[Row]":
+    """Run what is missing of a plan, or of a share of it, with progress bars; the records there are then.
+
+    `say` is told of the steps of each group when they are done.
+    """
+    from pcl_jax import terminal
+    from pcl_jax.training import plan
+    from pcl_jax.training.runs import evaluate_all
+
+    groups = plan.groups(steps, shard)
+    for group in groups:
+        if group.pretrains:
+            pretrain_fold(group.study, group.fold)
+        with terminal.bar(group.title(groups)) as progress:
+            for number, row in enumerate(evaluate_all(group.study, group.runs), start=1):
+                progress(number, len(group.runs), terminal.task_line(row))
+        if say:
+            say(group.steps)
+    return plan.there(steps)
+
+
+def experiment(command: Experiment, name: str, plan_of: "Callable[[Study], Iterable[Step]]") -> "list[Row]":
+    """Do an experiment of the paper, or with `--table-only` nothing; the records there are of it."""
+    from pcl_jax.training import plan
+
+    shard = share(command.shard)
+    steps = list(plan_of(open_study(command, command.views, name)))
+    return plan.there(steps) if command.table_only else carry_out(steps, shard)
+
+
+def share(text: str) -> "Shard":
+    """3/8 -> (3, 8); nothing -> all."""
+    numbers = (text or "1/1").split("/")
+    if (
+        len(numbers) != 2
+        or not all(map(str.isdecimal, numbers))
+        or not 1 <= int(numbers[0]) <= int(numbers[1])
+    ):
+        raise UsageError(f"--shard {text} is no share; 3/8 is the third of eight")
+    return int(numbers[0]), int(numbers[1])
 
 
 def finetune(command: Finetune) -> None:

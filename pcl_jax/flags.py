@@ -135,6 +135,24 @@ class Finetune(OnFeatures):
     finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
 
 
+@dataclass(frozen=True)
+class Experiment(OnFeatures):
+    """What every experiment of the paper needs to know (`python -m experiments.NAME`)."""
+
+    views: Views = ()
+    folds: tuple[Fold, ...] = (1, 2, 3, 4, 5)
+    """Test sessions."""
+    repeats: int = 10
+    """Subsets and initialisations per fold and share of the labels."""
+    pretraining: config.Pretraining = field(default_factory=config.Pretraining)
+    finetuning: config.Finetuning = field(default_factory=config.Finetuning)
+    shard: str = ""
+    """3/8 does the third of eight shares of the pre-trainings and what follows from them, beside other
+    processes or hosts on one file system."""
+    table_only: Switch = False
+    """Run nothing; print the table of what there is."""
+
+
 Command = Corpus | Extract | Features | Pretrain | Finetune
 C = TypeVar("C", bound=Common)
 

@@ -21,7 +21,13 @@ from pcl_jax.arrays import flatten
 from pcl_jax.config import SubsetName
 
 FILE = "records.jsonl"
-Method = Literal["supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining"]
+Row = Mapping[str, Any]
+"""A record, as it stands in the file."""
+
+Method = Literal[
+    "supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining",
+    "alignment", "embeddings",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,8 @@ class Record:
     frozen: bool = False
     fraction: float = 0.0
     """Share of the labelled training utterances per class; 0 for pre-training."""
+    per_class: int | None = None
+    """Labelled utterances of each class, where that was asked for instead of a fraction."""
     n_labelled: int = 0
     repeat: int = 0
     temperature: float | None = None
@@ -66,19 +74,21 @@ class Record:
     """In the whole corpus, labelled or not."""
     normalise: str
     """Whose statistics scale mel and eGeMAPS (`config.Settings`)."""
+    values: Mapping[str, float | None] | None = None
+    """What alignment and embeddings measure, by name."""
     validation_uar: float | None = None
     validation_wa: float | None = None
     validation_loss: float | None = None
     """Of the kept epoch of a pre-training, Eq. (3), nats."""
-    epochs: int
-    best_epoch: int
+    epochs: int = 0
+    best_epoch: int = 0
     seconds: float
     protocol: str
     """Digest of all settings but temperature and subset of the pre-training. Runs of one protocol, corpus and
     seed can stand in one table."""
     config_digest: str
     """Of all settings, the corpus's utterance ids and labels, and the views."""
-    params_digest: str
+    params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str
     """The run's folder, below the runs folder."""

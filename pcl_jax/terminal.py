@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from pcl_jax.corpora.folds import validation_session
-from pcl_jax.training.compare import PROBES, WAYS, way
-from pcl_jax.training.runs import Row
+from pcl_jax.records import Row
+from pcl_jax.summary import PROBES, WAYS, labels, way
 from pcl_jax.training.study import Study
 from pcl_jax.views.extract import Extraction, Plan
 from pcl_jax.views.manage import Kept
@@ -207,7 +207,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
 
 def task_line(row: Row) -> str:
     """What a finished run was, and its UAR."""
-    return f"UAR {row['uar']:.1%}: {row['title']}, {(WAYS | PROBES)[way(row)]}, {row['fraction']:.0%}"
+    return f"UAR {row['uar']:.1%}: {row['title']}, {(WAYS | PROBES)[way(row)]}, {labels(row)}"
 
 
 def pretrained_line(row: Row) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from pcl_jax import checkpoint, records
 from pcl_jax.metrics import confusion, recall, uar, wa
+from pcl_jax.records import Row
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import pretrain as pretraining
 from pcl_jax.training import probe as probing
@@ -31,10 +32,6 @@ SAVE_EVERY_S = 5.0
 
 FINETUNED = "model.safetensors"
 """Encoder, classifier and scale of a fine-tuning at its best epoch."""
-
-Row = Mapping[str, Any]
-"""A record, as it stands in the file."""
-
 
 Watch = Callable[[Mapping[str, Any], int], None]
 """Told of each pre-training epoch: its metrics, and the most epochs there can be."""
@@ -165,7 +162,14 @@ def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
     for run in runs:
         kind: object = run
         if isinstance(run, Task):
-            kind = (run.fold, run.view, run.fraction, run.frozen, run.frozen and run.pretrained)
+            kind = (
+                run.fold,
+                run.view,
+                run.fraction,
+                run.per_class,
+                run.frozen,
+                run.frozen and run.pretrained,
+            )
         alike.setdefault(kind, []).append(run)
     for group in alike.values():
         first, size = group[0], 1
@@ -179,11 +183,10 @@ def _probe(study: Study, run: Probe) -> Row:
     began = time.monotonic()
     card = _encoder(study, run)[1] if run.pretrained else {}
     data = study.data(run.fold)
-    rows = data.rows(study.subset(run.fold, run.fraction, run.repeat))
+    rows = data.rows(study.subset(run))
     vectors = _vectors(study, run.fold, run.view, run.method, run.pretrained)
     scores = _scores(data, probing.probe(data, vectors, rows))
-    own = {"method": run.method, "epochs": 0, "best_epoch": 0, "params_digest": ""}
-    return _record(study, run, len(rows), card, scores | own, time.monotonic() - began)
+    return _record(study, run, len(rows), card, scores | {"method": run.method}, time.monotonic() - began)
 
 
 def _finetune(study: Study, runs: Sequence[Task]) -> list[Row]:
@@ -196,7 +199,7 @@ def _finetune(study: Study, runs: Sequence[Task]) -> list[Row]:
         study.model(first.view),
         [
             finetuning.Run(
-                data.rows(study.subset(run.fold, run.fraction, run.repeat)),
+                data.rows(study.subset(run)),
                 run.repeat,
                 encoders[run.pretrained][0] if run.pretrained else None,
             )
@@ -207,7 +210,7 @@ def _finetune(study: Study, runs: Sequence[Task]) -> list[Row]:
         seed=study.seed,
         mesh=study.mesh,
     )
-    labelled = len(study.subset(first.fold, first.fraction, first.repeat))
+    labelled = len(study.subset(first))
     seconds = (time.monotonic() - began) / len(runs)
     rows = []
     for run, result in zip(runs, results, strict=True):
@@ -247,6 +250,7 @@ def _record(
         temperature=card.get("temperature"),
         pretrained_on=card.get("subset"),
         fraction=run.fraction,
+        per_class=run.per_class,
         n_labelled=labelled,
         repeat=run.repeat,
         seconds=seconds,

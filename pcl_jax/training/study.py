@@ -30,6 +30,13 @@ from pcl_jax.views.view import View
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """One pre-training, of all views of the study."""
+
+    fold: int
+
+
+@dataclass(frozen=True)
 class Task:
     """One fine-tuning."""
 
@@ -40,6 +47,8 @@ class Task:
     frozen: bool = False
     fraction: float = 1.0
     repeat: int = 0
+    per_class: int | None = None
+    """So many labelled utterances of each class, instead of a fraction."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Probe:
     pretrained: Path | None = None
     fraction: float = 1.0
     repeat: int = 0
+    per_class: int | None = None
+    """So many labelled utterances of each class, instead of a fraction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +129,28 @@ class Study:
 
         return load
 
-    def subset(self, fold: int, fraction: float, repeat: int) -> tuple[Utterance, ...]:
+    def pretraining_with(self, **changes: Any) -> "Study":
+        """The same study with other settings of pre-training; the features, which stay, are shared."""
+        pretraining = replace(self.settings.pretraining, **changes)
+        other = replace(self, settings=replace(self.settings, pretraining=pretraining))
+        other.__dict__["_data"] = self._data
+        return other
+
+    def of_views(self, names: Iterable[str]) -> "Study":
+        """The same study with these of its views alone."""
+        names = tuple(names)
+        views, stores = ({name: of[name] for name in names} for of in (self.views, self.stores))
+        return replace(self, views=views, stores=stores)
+
+    def subset(self, run: "Task | Probe") -> tuple[Utterance, ...]:
         """The labelled training utterances of a repeat: the same for every method and view."""
         return labelled_subset(
-            self.folds[fold].train, self.corpus, fraction=fraction, repeat=repeat, seed=self.seed
+            self.folds[run.fold].train,
+            self.corpus,
+            fraction=None if run.per_class else run.fraction,
+            per_class=run.per_class,
+            repeat=run.repeat,
+            seed=self.seed,
         )
 
     def networks(self) -> Networks:
@@ -152,8 +181,10 @@ class Study:
         name = digest(about, list(self.views), self.settings.pretraining, self.seed)
         return self.runs / self.corpus.name / f"pretrain-fold{fold}-{'+'.join(self.views)}-{name}"
 
-    def folder(self, run: Task | Probe) -> Path:
-        """Where a fine-tuning or probe lies, or will lie."""
+    def folder(self, run: Pretrain | Task | Probe) -> Path:
+        """Where a run lies, or will lie."""
+        if isinstance(run, Pretrain):
+            return self.pretraining_folder(run.fold)
         about = self.about(run.fold, [run.view])
         source = None if run.pretrained is None else run.pretrained.name
         if isinstance(run, Probe):
@@ -163,8 +194,15 @@ class Study:
             kind = "finetune"
             how = ("frozen" if run.frozen else "tuned") if source else "supervised"
             name = digest(about, self.settings.finetuning, self.seed, source, run.frozen)
-        label = f"{kind}-fold{run.fold}-{run.view}-{how}-p{100 * run.fraction:g}-r{run.repeat}"
+        labels = f"n{run.per_class}" if run.per_class else f"p{100 * run.fraction:g}"
+        label = f"{kind}-fold{run.fold}-{run.view}-{how}-{labels}-r{run.repeat}"
         return self.runs / self.corpus.name / f"{label}-{name}"
+
+    def measured(self, kind: str, fold: int, views: Iterable[str], pretrained: Path) -> Path:
+        """Where what an experiment measured of trained encoders lies, or will lie."""
+        views = tuple(views)
+        name = digest(self.about(fold, views), self.settings.finetuning, self.seed, pretrained.name)
+        return self.runs / self.corpus.name / f"{kind}-fold{fold}-{'-'.join(views)}-{name}"
 
     def done(self) -> dict[str, dict[str, Any]]:
         """The records there are, by run folder."""

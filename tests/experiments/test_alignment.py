@@ -1,41 +1,51 @@
-"""The table of Table 3 from made-up representations."""
+"""The numbers and the table of Table 3 from made-up representations."""
 
 import numpy as np
+import pytest
 
-from experiments.alignment import table
+from experiments.alignment import HEADS, table, values
 from pcl_jax.similarity import linear_cka, pwcca
 
 RNG = np.random.default_rng(0)
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def made_up(n: int, d: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    return RNG.normal(size=(n, d)), RNG.normal(size=(n, d + 2))
 
 
-def made_up(n: int, d: int = 4) -> dict[str, np.ndarray]:
-    return {"a": RNG.normal(size=(n, d)), "b": RNG.normal(size=(n, d + 2))}
+def pairs(n: int, d: int = 4) -> dict:
+    shared = RNG.normal(size=(n, d))
+    alike = shared + 0.1 * RNG.normal(size=(n, d)), shared @ RNG.normal(size=(d, d + 2))
+    return {"pretrained": alike, "supervised": made_up(n, d), "random": made_up(n, d)}
 
 
-def test_each_ordered_pair_is_the_mean_over_folds():
-    folds = []
-    for n in (60, 80):
-        shared = RNG.normal(size=(n, 4))
-        of = {name: made_up(n) for name in ("supervised", "random")}
-        alike = {"a": shared + 0.1 * RNG.normal(size=(n, 4)), "b": shared @ RNG.normal(size=(4, 6))}
-        folds.append(of | {"pretrained": alike})
-    _, _, *lines = table(folds, {"a": "A", "b": "B"}, seed=0)
-    assert [cells(line)[:3] for line in lines] == [["A", "B", "70"], ["B", "A", "70"]]
-    for line, (one, other) in zip(lines, (("a", "b"), ("b", "a")), strict=True):
-        for column, of in ((3, "pretrained"), (4, "supervised"), (5, "random")):
-            expected = np.mean([pwcca(fold[of][one], fold[of][other]) for fold in folds])
-            assert cells(line)[column] == f"{expected:.3f}"
-        cka = np.mean([linear_cka(fold["pretrained"]["a"], fold["pretrained"]["b"]) for fold in folds])
-        assert cells(line)[7] == f"{cka:.3f}"
-    assert float(cells(lines[0])[6]) < float(cells(lines[0])[3])
+def row(title: str, found: dict) -> dict:
+    return {"title": title, "values": found}
+
+
+def test_a_pair_of_a_fold_is_measured_in_its_order():
+    of = pairs(60)
+    found = values(of, 0, 1, "a", "b")
+    for kind in ("pretrained", "supervised", "random"):
+        assert found[f"pwcca {kind}"] == pytest.approx(pwcca(*of[kind]))
+    assert found["cka supervised"] == pytest.approx(linear_cka(*of["supervised"]))
+    assert found["pwcca pretrained"] != pwcca(*of["pretrained"][::-1])
+    assert found["pwcca vectors"] < found["pwcca pretrained"]
+    assert found["n"] == 60
+    assert list(found) == list(HEADS)
+    assert values(of, 0, 2, "a", "b")["pwcca vectors"] != found["pwcca vectors"]
+
+
+def test_a_line_is_the_mean_over_folds():
+    found = [values(pairs(n), 0, fold, "a", "b") for fold, n in ((1, 60), (2, 80))]
+    ((one, other, n, *cells),) = table([row("A | B", of) for of in found]).rows
+    assert (one, other, n) == ("A", "B", "70")
+    for cell, name in zip(cells, list(HEADS)[1:], strict=True):
+        assert cell == f"{np.mean([of[name] for of in found]):.3f}"
 
 
 def test_a_session_with_too_few_utterances_says_so():
-    few = {of: made_up(5, d=8) for of in ("pretrained", "supervised", "random")}
-    (*_, line) = table([few], {"a": "A", "b": "B"}, seed=0)
-    assert cells(line)[3] == "n too small"
-    assert float(cells(line)[7]) > 0
+    few = values(pairs(5, d=8), 0, 1, "a", "b")
+    ((_, _, _, *cells),) = table([row("A | B", few)]).rows
+    assert cells[0] == "n too small"
+    assert float(cells[4]) > 0

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.sparse_labels import per_repeat, table
+from experiments.sparse_labels import table
+from pcl_jax.summary import amounts, gains, per_repeat
+from pcl_jax.tables import NOT_RUN
 
 
 def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:
@@ -13,35 +15,67 @@ def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:
     } | other  # fmt: skip
 
 
+def cells(table) -> list[dict[str, str]]:
+    return [dict(zip(table.head, row, strict=True)) for row in table.rows]
+
+
 def test_a_repeat_is_the_mean_over_its_folds_and_counts_only_when_all_are_there():
     rows = [record(fold, repeat, "supervised", 0.1 * fold + repeat) for fold in (1, 2) for repeat in (0, 1)]
-    np.testing.assert_allclose(per_repeat(rows, {1, 2}), [15, 115])
+    assert per_repeat(rows, {1, 2}) == pytest.approx({0: 15, 1: 115})
     rows.append(record(1, 2, "supervised", 0.9))  # fold 2 of this repeat has not run
-    np.testing.assert_allclose(per_repeat(rows, {1, 2}), [15, 115])
-    assert per_repeat(rows, {1, 2, 3}).size == 0  # a fold without any run
+    assert per_repeat(rows, {1, 2}) == pytest.approx({0: 15, 1: 115})
+    assert not per_repeat(rows, {1, 2, 3})  # a fold without any run
 
 
-def test_a_cell_has_mean_interval_gain_and_exact_p():
+def test_a_cell_has_mean_intervals_gain_and_exact_p():
     rows = []
     for repeat, (before, after) in enumerate([(0.50, 0.60), (0.52, 0.61), (0.54, 0.65)]):
         rows += [record(1, repeat, "supervised", before), record(1, repeat, "pairwise-cl", after)]
-    header, _, line = table(rows)
-    cells = dict(zip(header.split(" | "), line.split(" | "), strict=True))
+    (cell,) = cells(table(rows))
     # t(0.975, 2) = 4.3027: s = 2 gives 4.97, and the gains 10, 9, 11 have s = 1. All of one side above all
-    # of the other is 2 of C(6, 3) = 20 orders.
-    assert cells["supervised"] == "52.0 ± 5.0"
-    assert cells["Pairwise-CL, tuned"].startswith("62.0 ± ")
-    assert cells["Pairwise-CL, frozen"] == "not run"
-    assert cells["tuned - supervised"] == "+10.0 ± 2.5"
-    assert cells["p |"] == "0.10 |"
+    # of the other is 2 of C(6, 3) = 20 orders, and two of the 2^3 sign flips.
+    assert cell["supervised"] == "52.0 ± 5.0"
+    assert cell["Pairwise-CL, tuned"].startswith("62.0 ± ")
+    assert cell["Pairwise-CL, frozen"] == NOT_RUN
+    assert cell["tuned - supervised"] == "+10.0 ± 2.5"
+    assert cell["p (U)"] == "0.100 ns"
+    assert cell["p (W, Holm)"] == "0.250"
+    assert cell["δ"] == "+1.00"
+
+
+def test_a_gain_is_of_repeats_that_both_have_and_holm_counts_the_cells():
+    """Ten gains of one sign have p = 2 / 2^10; two such cells, corrected for two tests, twice that."""
+    up = {repeat: 50.0 + 0.5 * repeat**2 for repeat in range(10)}
+    base = {repeat: 50.0 - repeat for repeat in range(9, -1, -1)} | {10: 0.0}
+    base[0] = 49.9
+    found = gains({"a": (up, base), "b": (up, base), "c": ({0: 1.0}, base)})
+    assert set(found) == {"a", "b"}
+    assert found["a"].repeats == 10
+    assert found["a"].wilcoxon == pytest.approx(2 * 2 / 2**10)
+    assert found["a"].mean == pytest.approx(np.mean([up[r] - base[r] for r in range(10)]))
+    assert found["a"].low < found["a"].mean < found["a"].high
+    assert found["a"].mark == "*"
+    assert gains({"a": (up, base)})["a"].wilcoxon == pytest.approx(2 / 2**10)
+
+
+def test_few_labels_of_each_class_stand_after_the_shares():
+    rows = [
+        record(1, 0, "supervised", 0.5, fraction=fraction, per_class=count)
+        for fraction, count in ((1.0, None), (0.05, None), (1.0, 20), (1.0, 5))
+    ]
+    assert amounts(rows) == ["5%", "100%", "5 a class", "20 a class"]
+    assert [cell["labels"] for cell in cells(table(rows))] == amounts(rows)
 
 
 def test_speech_models_of_one_view_are_told_apart():
     rows = [
         record(1, 0, "supervised", 0.5, title=f"wav2vec2 ({name})") for name in ("a", "untrained stand-in")
     ]
-    lines = list(table(rows))[2:]
-    assert [line.split(" | ")[0] for line in lines] == ["| wav2vec2 (a)", "| wav2vec2 (untrained stand-in)"]
+    assert [cell["view"] for cell in cells(table(rows))] == ["wav2vec2 (a)", "wav2vec2 (untrained stand-in)"]
+
+
+def test_nothing_run_is_an_empty_table():
+    assert table([]).rows == []
 
 
 @pytest.mark.parametrize("words", [["--folds", "6"], ["--fractions", "many"]])

@@ -17,8 +17,10 @@ from pcl_jax import records
 from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays
 from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.metrics import uar
-from pcl_jax.training.compare import compare
-from pcl_jax.training.runs import evaluate, pretrain, representations
+from pcl_jax.summary import labels
+from pcl_jax.training import plan
+from pcl_jax.training.plan import label_efficiency
+from pcl_jax.training.runs import evaluate, evaluate_all, pretrain, representations
 from pcl_jax.training.study import Probe, Task
 from tests.training.conftest import SETTINGS, VIEWS, FakeView, small_corpus
 
@@ -166,15 +168,43 @@ def test_features_that_say_the_emotion_are_learned(make_study):
     assert evaluate(study, Probe(1, "mel", "probe-raw"))["uar"] > 0.8
 
 
-def test_a_fold_in_one_call_runs_everything_once(make_study):
+def test_a_plan_holds_every_run_once_and_all_ways_see_the_same_labels(make_study):
     study = make_study()
-    run = pretrain(study, 1)
-    rows = [row for _, _, row in compare(study, 1, run, {0.5: 2, 1.0: 1}, probes=True)]
-    assert len(rows) == 3 * 2 * 6 == len({row["run"] for row in rows})
+    steps = list(label_efficiency(study, [1], {0.5: 2, 1.0: 1}, per_class={2: 1}, probes=True))
+    assert len(steps) == 1 + 4 * 2 * 6 == len({step.folder for step in steps})
+    assert plan.there(steps) == []
+    (group,) = plan.groups(steps)
+    assert group.pretrains
+    pretrain(study, 1)
+    rows = list(evaluate_all(study, group.runs))
+    assert sorted(row["run"] for row in plan.there(steps)) == sorted(row["run"] for row in rows)
     by_subset = {}
     for row in rows:
-        by_subset.setdefault((row["fraction"], row["repeat"]), set()).add(row["n_labelled"])
+        by_subset.setdefault((labels(row), row["repeat"]), set()).add(row["n_labelled"])
+    assert by_subset["2 a class", 0] == {2 * 4}
     assert all(len(sizes) == 1 for sizes in by_subset.values())
+
+
+def test_shares_of_a_plan_are_disjoint_and_together_all_of_it(make_study):
+    """What follows from one pre-training stays together, so that no process waits for another's."""
+    study = make_study()
+    variants = [study.pretraining_with(temperature=t) for t in (0.1, 0.5)]
+    steps = [s for at in variants for s in label_efficiency(at, [1, 2, 3], {0.5: 2}, probes=True)]
+    whole = plan.groups(steps)
+    shares = [plan.groups(steps, (i, 4)) for i in (1, 2, 3, 4)]
+    assert sum(map(len, shares)) == len(whole) == 6
+    assert [group for i in range(6) for group in [shares[i % 4][i // 4]]] == whole
+    assert whole[0].title(whole) == "fold 1, tau = 0.1"
+    assert (
+        plan.groups(list(label_efficiency(study, [2], {0.5: 1}, probes=False)))[0].title(whole[:1])
+        == "fold 2"
+    )
+
+
+def test_a_study_of_some_views_names_its_runs_as_one_opened_with_them(make_study):
+    both, one = make_study(), make_study(views=VIEWS[1:])
+    task = Task(2, "egemaps", None, fraction=0.5)
+    assert both.of_views(["egemaps"]).folder(task) == one.folder(task) == both.folder(task)
 
 
 def test_two_local_devices_give_the_epochs_of_one(make_study):

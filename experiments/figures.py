@@ -1,0 +1,89 @@
+"""Figure 3 as a picture; pictures as files and in a page."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcl_jax.checkpoint import write_atomically
+from pcl_jax.significance import t_interval
+from pcl_jax.summary import PROBES, WAYS, amounts, gains, labels, pairs, per_repeat, views, way
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pcl_jax.records import Row
+
+SHOWN = {"supervised": ("C1", "-", "s"), "tuned": ("C0", "-", "o"), "probe-raw": ("0.5", ":", None)}
+"""Colour, line and marker of what is drawn."""
+
+
+def curves(rows: "Sequence[Row]") -> "Figure":
+    """Figure 3: a panel per view, UAR over the share of labels, with 95 % bands and marks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    titles, folds = views(rows), {row["fold"] for row in rows}
+    gained = gains(pairs(rows, "tuned", "supervised"))
+    figure, axes = pyplot.subplots(
+        1, len(titles), figsize=(3.6 * len(titles), 3.2), squeeze=False, sharey=True
+    )
+    for at, view in zip(axes[0], titles, strict=True):
+        of_view = [row for row in rows if row["title"] == view]
+        known = amounts(of_view)
+        top = np.full(len(known), -np.inf)
+        for name, (colour, line, marker) in SHOWN.items():
+            means, halves = np.full((2, len(known)), np.nan)
+            for i, amount in enumerate(known):
+                cell = [row for row in of_view if (labels(row), way(row)) == (amount, name)]
+                values = list(per_repeat(cell, folds).values())
+                if values:
+                    means[i], halves[i] = t_interval(values)
+            if np.isnan(means).all():
+                continue
+            x = np.arange(len(known))
+            heading = (WAYS | PROBES)[name]
+            at.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
+            if name != "probe-raw":
+                halves = np.nan_to_num(halves)
+                at.fill_between(x, means - halves, means + halves, color=colour, alpha=0.2, linewidth=0)
+                top = np.fmax(top, means + halves)
+        for i, amount in enumerate(known):
+            if gain := gained.get((view, amount)):
+                at.annotate(
+                    gain.mark, (i, top[i]), (0, 3), textcoords="offset points", ha="center", fontsize=8
+                )
+        at.set_xticks(range(len(known)), known)
+        at.set(title=view, xlabel="labels")
+        at.margins(y=0.12)
+        at.grid(alpha=0.3)
+    axes[0][0].set_ylabel("UAR in %")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    return figure
+
+
+def save(figure: "Figure", path: Path) -> str:
+    """As SVG and PNG; the SVG to stand in a page."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    texts = {}
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same figure, the same file
+        for form in ("svg", "png"):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, dpi=200, metadata={"Date": None} if form == "svg" else None)
+            texts[form] = buffer.getvalue()
+            write_atomically(path.with_name(f"{path.name}.{form}"), buffer.getvalue())
+    pyplot.close(figure)
+    return inline(texts["svg"].decode())
+
+
+def inline(svg: str) -> str:
+    """What of an SVG file may stand in a page."""
+    return svg[svg.index("<svg") :]

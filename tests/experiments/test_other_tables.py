@@ -1,0 +1,56 @@
+"""Tables of freezing, pre-training data and sets of views from made-up records, by hand."""
+
+from experiments import freezing, pretraining_data, views_ablation
+
+TWO, THREE = ("mel", "egemaps"), ("mel", "egemaps", "whisper")
+
+
+def record(uar: float, *, fold=1, repeat=0, method="pairwise-cl", frozen=False, on="all", views=TWO) -> dict:
+    pretrained = method == "pairwise-cl"
+    return {
+        "title": "mel", "view": "mel", "fold": fold, "repeat": repeat, "fraction": 0.05, "method": method,
+        "frozen": frozen, "uar": uar, "wa": uar - 0.1, "views": views if pretrained else (),
+        "pretrained_on": on if pretrained else None, "counts": (3, 4), "utterances": 10, "n_labelled": 2,
+    }  # fmt: skip
+
+
+def cells(table) -> list[dict[str, str]]:
+    return [dict(zip(table.head, row, strict=True)) for row in table.rows]
+
+
+def test_freezing_sets_uar_and_wa_of_each_way_side_by_side():
+    rows = [record(0.5 + 0.1 * fold, fold=fold) for fold in (1, 2)]
+    rows += [record(0.4, fold=fold, frozen=True) for fold in (1, 2)] + [record(0.3, method="supervised")]
+    (line,) = cells(freezing.table(rows))
+    assert line["Pairwise-CL, tuned, UAR"] == "65.0"
+    assert line["Pairwise-CL, tuned, WA"] == "55.0"
+    assert line["Pairwise-CL, frozen, UAR"] == "40.0"
+    assert line["supervised, UAR"] == "not run"  # fold 2 of it
+
+
+def test_figure_4_takes_target_minus_other_of_the_same_repeat():
+    rows = [
+        record(uar + 0.01 * repeat, repeat=repeat, on=on)
+        for repeat in range(3)
+        for on, uar in (("all", 0.5), ("target", 0.6), ("out_of_distribution", 0.55))
+    ]
+    (line,) = cells(pretraining_data.table(rows))
+    assert line["all"].startswith("51.0 ±")
+    assert line["target emotions"].startswith("61.0 ±")
+    assert line["target - other"].startswith("+5.0 ±")
+    assert "7 of them of target emotions" in pretraining_data.table(rows).note
+    assert pretraining_data.table([]).rows == []
+
+
+def test_each_set_of_views_is_a_column_and_empty_where_the_view_is_not_in_it():
+    rows = [record(0.5), record(0.6, views=THREE), record(0.3, method="supervised")]
+    rows += [record(0.7, views=("egemaps", "whisper")) | {"title": "egemaps", "view": "egemaps"}]
+    egemaps, mel = cells(views_ablation.table(rows))
+    assert (mel["supervised"], mel["mel + egemaps"], mel["mel + egemaps + whisper"]) == (
+        "30.0",
+        "50.0",
+        "60.0",
+    )
+    assert mel["egemaps + whisper"] == ""
+    assert egemaps["egemaps + whisper"] == "70.0"
+    assert egemaps["mel + egemaps"] == "not run"
