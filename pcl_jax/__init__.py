@@ -8,16 +8,19 @@ The map of the house; each line is one idea, one file. Importing this package im
     encoders      features -> representation -> projection      Section 3.2
     metrics       confusion, uar, wa, retrieval accuracy
     similarity    pwcca                                         Section 4.3
-    significance  confidence intervals, Mann-Whitney U          Section 4.2
+    significance  intervals, Mann-Whitney U, Wilcoxon, Holm     Section 4.2
+    tables        a table as Markdown, LaTeX, HTML
     corpora       a folder of audio -> a Corpus of Utterances; folds; few labels
     views         an audio file -> the features of one view; the feature store
     batches       order(seed, epoch); ragged features -> static-shape batches
-    training      pre-train, fine-tune, compare                 Section 3.3
+    training      pre-train, fine-tune, plans of runs           Section 3.3
     checkpoint    latest and best; resume; refuse a foreign fold
     records       one row per finished run
+    summary       records -> means, intervals, gains
     flags, cli    the command `pcl`
 
 A module imports only from those above it in architecture order:
-arrays; then config, encoders, losses, metrics, similarity, significance (strangers to each other);
-then corpora; views; batches, checkpoint, records; training; flags, terminal; cli.
+arrays; then config, encoders, losses, metrics, similarity, significance, tables (strangers to each other);
+then corpora; views; batches, checkpoint, records; summary; training; flags, terminal; cli.
+The experiments stand outside and above; of them only report, claims and paper know others.
 """

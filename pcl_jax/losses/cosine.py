@@ -63,7 +63,9 @@ def unit(
     largest = lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True, initial=0))
     # In rows shorter than this (1e-19 in float32) the gradient, which is as 1 / length, is of no use.
     is_zero = largest < jnp.finfo(rows.dtype).tiny ** 0.5
-    scaled = jnp.where(is_zero, 0, rows / jnp.where(is_zero, 1, largest))
+    # 0 * rows and not 0: XLA's maximum of a long row passes NaN over on a CPU, and a row that is not finite
+    # must not pass for a zero one: a diverged run would show the loss of chance.
+    scaled = jnp.where(is_zero, 0 * rows, rows / jnp.where(is_zero, 1, largest))
     squares = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     return scaled * lax.rsqrt(jnp.where(is_zero, 1, squares))
 

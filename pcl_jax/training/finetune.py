@@ -314,8 +314,10 @@ def finetune(
                 continue  # trains on in vain until all have ended
             loss = float(train_losses[i])
             if not np.isfinite(loss):
+                step = 1 + int(np.argmin(np.isfinite(np.array(jax.device_get(losses))[:, i])))
                 raise FloatingPointError(
-                    f"the loss of repeat {runs[i].repeat} is {loss} in epoch {epoch}; lower --learning-rate"
+                    f"the loss of {model.view}, repeat {runs[i].repeat}, is {loss} in epoch {epoch} from "
+                    f"step {step} on; lower --learning-rate"
                 )
             row = {
                 "epoch": epoch,

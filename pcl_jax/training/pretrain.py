@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
@@ -16,7 +17,7 @@ from pcl_jax.batches import gather, named_key, order, seeded
 from pcl_jax.config import Pretraining
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
 from pcl_jax.training.devices import everywhere
-from pcl_jax.training.fold_data import FoldData
+from pcl_jax.training.fold_data import Batch, FoldData
 from pcl_jax.training.networks import Features, Networks
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
@@ -88,6 +89,39 @@ def _evaluate(state, packed, rows, *, capacity, full_length, networks, temperatu
         state.params, state.statistics, features, mask, networks=networks, temperature=temperature
     )
     return loss, mean_retrieval(projections, mask)
+
+
+@partial(jax.jit, static_argnames=_STATIC)
+def _look(state, packed, rows, key, *, capacity, full_length, networks, temperature):
+    """Of each view, whether its projections are finite, and the norm of the gradient of its networks."""
+    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    (_, (_, projections)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        state.params, state.statistics, features, networks=networks, temperature=temperature,
+        key=jax.random.fold_in(key, state.step),
+    )  # fmt: skip
+    finite = {view: jnp.isfinite(z).all() for view, z in projections.items()}
+    norms = {
+        view: optax.global_norm([of_part[view] for of_part in gradient.values()]) for view in networks.views
+    }
+    return finite, norms
+
+
+def _first_failure(
+    state: TrainState, batches: Iterator[Batch], learning_rate: float, key: jax.Array, options: Mapping
+) -> str:
+    """An epoch once more, to the step whose loss is not finite: which step, which views, which gradients."""
+    known, norms = options["networks"].views, {}
+    for step, batch in enumerate(batches, start=1):
+        shape = {"capacity": batch.capacity, **options}
+        finite, now = jax.device_get(_look(state, batch.features, batch.rows, key, **shape))
+        state, loss = _train(state, batch.features, batch.rows, learning_rate, key, **shape)
+        if not np.isfinite(loss):
+            views = ", ".join(view for view in known if not finite[view])
+            text = f"step {step}: {f'projections of {views}' if views else 'the loss alone'} not finite"
+            before = ", ".join(f"{view} {norms[view]:.3g}" for view in known if norms)
+            return text + (f"; norm of the gradient one step before: {before}" if before else "")
+        norms = now
+    return "in no step when done again"
 
 
 class Progress(NamedTuple):
@@ -175,11 +209,17 @@ def pretrain(
             "waiting": waited_s / seconds,
             "seconds": time.perf_counter() - began,
         }
-        for name in ("loss", "validation_loss"):
-            if not np.isfinite(row[name]):
-                raise FloatingPointError(
-                    f"{name} is {row[name]} in epoch {epoch}; lower --learning-rate or raise --temperature"
-                )
+        if not np.isfinite(row["loss"]):
+            trained = data.batches(rows, config.batch, mesh, drop_last=True)
+            where = _first_failure(progress.state, trained, learning_rate, key, options)
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {epoch}, {where}; lower --learning-rate or raise --temperature"
+            )
+        if not np.isfinite(row["validation_loss"]):
+            raise FloatingPointError(
+                f"the validation loss is {validation_loss} in epoch {epoch}; lower --learning-rate or raise "
+                "--temperature"
+            )
         patience = progress.patience.seen(row["validation_loss"])
         plateau = progress.plateau.seen(
             row["loss"], factor=config.plateau_factor, patience=config.plateau_patience

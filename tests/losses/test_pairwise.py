@@ -481,3 +481,18 @@ def test_errors_name_the_thing_and_the_value(views, options, message, monkeypatc
 def test_types_are_executed():
     with pytest.raises(jaxtyping.TypeCheckError):
         pairwise_nt_xent(np.ones((2, 4, 3)), mask=np.ones(5, bool))
+
+
+@pytest.mark.parametrize("options", [{}, {"block_size": 32}, {"mask": True}], ids=str)
+@pytest.mark.parametrize("where", [(), (0, 0), (0, 127)], ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_never_passes_for_a_zero_one(bad, where, options):
+    """On a CPU XLA's maximum of a long row passes NaN over: a diverged view had the loss of chance, ln n."""
+    x = np.random.default_rng(0).normal(size=(2, 128, 128)).astype(np.float32)
+    x[(1, *where)] = bad
+    if "mask" in options:
+        options = {"mask": np.ones(128, bool)}
+    loss = jax.jit(jax.value_and_grad(lambda x: pairwise_nt_xent(x, temperature=0.5, **options)))
+    value, gradient = loss(jnp.asarray(x))
+    assert np.isnan(value)
+    assert np.isnan(gradient).any()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,6 +239,26 @@ def test_a_fourth_view_is_an_object_and_a_name(make_study):
     run = pretrain(study, 1)
     assert record_of(study, run)["views"] == ["mel", "egemaps", "states", "rhythm"]
     assert evaluate(study, Task(1, "states", run))["uar"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_view_and_gradient(make_study):
+    """A rate without bounds: the first step ruins all parameters, the second step's loss shows it."""
+    wild = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, learning_rate=float("inf")))
+    with pytest.raises(FloatingPointError) as error:
+        pretrain(make_study(settings=wild), 1)
+    message = str(error.value)
+    assert "in epoch 1, step 2: projections of mel, egemaps not finite" in message
+    assert re.search(r"one step before: mel [\d.e+-]+, egemaps [\d.e+-]+; lower --learning-rate", message)
+
+
+def test_the_view_that_is_not_finite_is_named(make_study):
+    class Overflows(FunctionalsEncoder):
+        def __call__(self, features, *, train=False):
+            return super().__call__(features, train=train) * 1e38 * 1e38
+
+    views = (VIEWS[0], replace(VIEWS[1], encoder_of=lambda: Overflows(widths=(8,))))
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: projections of egemaps not finite; l"):
+        pretrain(make_study(views=views), 1)
 
 
 def test_one_view_cannot_be_pulled_together(make_study):
