@@ -9,6 +9,7 @@ import pytest
 
 from pcl_jax.training.finetune import Run, Scale, finetune, represent
 from pcl_jax.training.networks import init_encoder
+from pcl_jax.training.study import Task
 from tests.training.conftest import SETTINGS
 
 CONFIG = SETTINGS.finetuning
@@ -82,8 +83,9 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
     config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
     data, model = study.data(1), study.model(view)
     encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
+    rows = [data.rows(study.subset(Task(1, view, fraction=0.5, repeat=repeat))) for repeat in range(3)]
     runs = [
-        Run(data.rows(study.subset(1, 0.5, repeat)), repeat, encoder if frozen or pretrained else None)
+        Run(rows[repeat], repeat, encoder if frozen or pretrained else None)
         for repeat in range(3)
         for pretrained in (False, True)
     ]

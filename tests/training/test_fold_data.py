@@ -47,7 +47,7 @@ def test_what_is_read_batch_by_batch_is_fine_tuned_and_probed_to_the_same(make_s
         data, model = study.data(1), study.model("states")
         tuned = evaluate(study, Task(1, "states", fraction=0.5))
         encoder, _ = init_encoder(model.encoder, data.example()["states"], "states", seed=9)
-        rows = data.rows(study.subset(1, 0.5, 0))
+        rows = data.rows(study.subset(Task(1, "states", fraction=0.5)))
         (frozen,) = finetune(
             data,
             model,
