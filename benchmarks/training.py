@@ -1,17 +1,21 @@
-"""How fast Pairwise-CL pre-trains: ours against the same training in PyTorch, on features in memory.
+"""How fast it trains: ours against the same training in PyTorch, on features in memory, in alternation.
 
     python benchmarks/training.py --torch PYTHON    with the Python of an environment that has
                                                     training_torch.py's dependencies
-    python benchmarks/training.py --views mel egemaps
+    python benchmarks/training.py --views mel egemaps --epochs 5
+    python benchmarks/training.py --sweep --torch PYTHON
 
 Made-up features of IEMOCAP's durations (log-normal, mean 4.5 s, 0.6 to 15 s): wav2vec 2.0 base's states
 [t, 13, 768] in float16, mel [t, 64], eGeMAPS [88]; 1,024 utterances take 5 GB, in each of the two processes.
-Encoders, heads, loss, dropout, Adam and batches of 128 are the same. Epochs alternate, so that a machine
-that slows down slows both alike; medians of the rates are compared. A pass over the validation session
-belongs to our epochs and is not counted.
 
-Beside the rates: the bytes of features that an epoch reads over the time that numpy's copy takes for as many,
-and its products over the rate of a matrix product of 4,096 x 512 x 512, whichever limits more.
+Pre-training: encoders, heads, loss, dropout, Adam and batches of 128 are the same; medians of the rates are
+compared. A pass over the validation session belongs to our epochs and is not counted. Beside the rates: the
+bytes of features that an epoch reads over the time that numpy's copy takes for as many, and its products over
+the rate of a matrix product of 4,096 x 512 x 512, whichever limits more.
+
+`--sweep`: fine-tuning, for each view alone. A fold of a sparse-label sweep as it is in IEMOCAP at 2 %: 10
+repeats x (supervised, tuned after pre-training) = 20 runs on 64 labelled utterances, each epoch validated on
+1,085. Ours trains them as the experiments do; PyTorch one after the other, and one is timed in each round.
 """
 
 import argparse
@@ -26,11 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcl_jax import config
+from pcl_jax.arrays import aligned
 from pcl_jax.batches import Layout, Packed
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
-from pcl_jax.training import pretrain
+from pcl_jax.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.training import finetune, pretrain
 from pcl_jax.training.devices import mesh
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import Networks
@@ -62,16 +67,20 @@ def features(view: str, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lengths = (seconds * rate).astype(int)
     rows = int(lengths.sum()) if rate else len(seconds)
     noise = rng.standard_normal((4096, *shape), np.float32).astype(dtype)
-    values = np.empty((rows, *shape), dtype)
+    values = aligned((rows, *shape), dtype)
     for first in range(0, rows, 4096):
         values[first : first + 4096] = noise[: rows - first]
     return values, lengths
 
 
-def fold_of(count: int, views: list[str]) -> FoldData:
-    """So many training utterances, and some to validate with."""
-    seconds = durations_s(count + VALIDATION)
-    utterances = tuple(Utterance(str(i), Path("none"), 1, "a", None, float(s)) for i, s in enumerate(seconds))
+def fold_of(train: int, validation: int, views: list[str]) -> FoldData:
+    """So many utterances to train on and to validate with, and one to test."""
+    seconds = durations_s(train + validation + 1)
+    emotions = np.random.default_rng(2).integers(4, size=len(seconds))
+    utterances = tuple(
+        Utterance(str(i), Path("none"), 1, "a", str(emotion), float(s))
+        for i, (s, emotion) in enumerate(zip(seconds, emotions, strict=True))
+    )
     packed, lengths = {}, {}
     for view in views:
         values, frames = features(view, seconds)
@@ -79,10 +88,10 @@ def fold_of(count: int, views: list[str]) -> FoldData:
         packed[view] = jax.device_put(Packed(values, np.cumsum(rows) - rows, frames))
         if frames.any():
             lengths[view] = frames
-    fold = Fold(1, utterances[:count], utterances[count:], ())
+    fold = Fold(1, utterances[:train], utterances[train:-1], utterances[-1:])
     ids = tuple(u.id for u in utterances)
-    labels = np.full(len(ids), -1)
-    return FoldData(Corpus("noise", utterances, {}), fold, ids, packed, lengths, labels, Layout(), {})
+    corpus = Corpus("noise", utterances, {name: (name,) for name in "0123"})
+    return FoldData(corpus, fold, ids, packed, lengths, emotions, Layout(), {})
 
 
 def limits_s(data: FoldData) -> dict[str, float]:
@@ -115,64 +124,126 @@ def fastest(work) -> float:
     return min(times[1:])
 
 
+class Torch:
+    """The other process; it works only when asked."""
+
+    def __init__(self, python: str, *words: object):
+        script = Path(__file__).with_name("training_torch.py")
+        self._process = subprocess.Popen(
+            [python, str(script), *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, line: object = "") -> tuple[float, float]:
+        """Seconds and loss."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(line, file=self._process.stdin, flush=True)
+        seconds, loss = self._process.stdout.readline().split()
+        return float(seconds), float(loss)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median and range."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def pretraining(count: int, views: list[str], epochs: int, torch: str | None) -> None:
+    data = fold_of(count, VALIDATION, views)
+    limits = limits_s(data)
+    networks = Networks(tuple((view, ENCODERS[view]) for view in views))
+    on = mesh(1)
+    began = time.perf_counter()
+    ours = pretrain.pretrain(
+        data, networks, config.Pretraining(epochs=epochs + 1), seed=0, mesh=on,
+        progress=pretrain.beginning(data, networks, seed=0, mesh=on),
+    )  # fmt: skip
+    first = next(ours)[1]
+    print(
+        f"{jax.devices()[0].device_kind}; {count} utterances, {', '.join(views)}\n"
+        f"  first epoch with compilation {time.perf_counter() - began:.1f} s, loss {first['loss']:.3f}"
+    )
+    other = Torch(torch, count, *views) if torch else None
+    whole = count // 128 * 128
+    seconds: dict[str, list[float]] = {"ours": [], "torch": []}
+    for number, (_, row) in enumerate(ours):
+        seconds["ours"].append(whole / row["utterances_per_s"])
+        if other:
+            took, loss = other()
+            seconds["torch"].append(took)
+            if number == 0:
+                print(f"  torch's first loss {loss:.3f}")
+    for name, found in seconds.items():
+        if found:
+            rate = whole / statistics.median(found)
+            print(f"  {name}: {spread(found)} s an epoch, {rate:.0f} utterances/s")
+    if other:
+        other.close()
+        ratios = [b / a for a, b in zip(seconds["ours"], seconds["torch"], strict=True)]
+        print(f"  ours is {spread(ratios)} times as fast")
+    bound = max(limits, key=lambda name: limits[name])
+    print(f"  limits: bytes {limits['bytes']:.2f} s, products {limits['products']:.2f} s an epoch")
+    print(f"  ours: {limits[bound] / statistics.median(seconds['ours']):.2f} of the {bound} limit")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    held = sum(packed.values.nbytes for packed in data.features.values()) / 2**30
+    print(f"  peak memory of this process {peak:.2f} GiB, of which features {held:.2f}")
+
+
+LABELLED, VALIDATED, REPEATS = 64, 1085, 10
+
+
+def sweep(view: str, epochs: int, rounds: int, torch: str | None) -> None:
+    data, on = fold_of(LABELLED, VALIDATED, [view]), mesh(1)
+    model = finetune.Model(view, ENCODERS[view], Classifier(4))
+    example = data.example()[view]
+    encoder = jax.device_get(ENCODERS[view].init(jax.random.key(0), example)["params"])
+    runs = [finetune.Run(data.train, r, start) for start in (None, encoder) for r in range(REPEATS)]
+
+    def ours(epochs: int) -> float:
+        """Seconds a run."""
+        settings = config.Finetuning(epochs=epochs, patience=epochs + 1)
+        size = finetune.at_once(model, frozen=False)
+        began = time.perf_counter()
+        for first in range(0, len(runs), size):
+            finetune.finetune(
+                data, model, runs[first : first + size], settings, frozen=False, seed=0, mesh=on
+            )
+        return (time.perf_counter() - began) / len(runs)
+
+    ours(1)
+    other = Torch(torch, "--sweep", LABELLED, LABELLED + VALIDATED, view) if torch else None
+    if other:
+        other(1)
+    seconds: dict[str, list[float]] = {"ours": [], "torch": []}
+    for _ in range(rounds):
+        seconds["ours"].append(1000 * ours(epochs) / epochs)
+        if other:
+            seconds["torch"].append(1000 * other(epochs)[0] / epochs)
+    print(f"{view}, {len(runs)} runs: ours {spread(seconds['ours'], 1)} ms an epoch of a run", end="")
+    if other:
+        other.close()
+        ratios = [b / a for a, b in zip(seconds["ours"], seconds["torch"], strict=True)]
+        print(f", torch {spread(seconds['torch'], 1)}: {spread(ratios)} times as fast", end="")
+    print(flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--torch", help="Python of torch's environment")
     parser.add_argument("--views", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
-    parser.add_argument("--utterances", type=int, default=1024)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--sweep", action="store_true", help="fine-tuning")
+    parser.add_argument("--utterances", type=int, default=1024, help="of pre-training")
+    parser.add_argument("--epochs", type=int, default=5, help="of pre-training, or rounds of the sweep")
     arguments = parser.parse_args()
-
-    data = fold_of(arguments.utterances, arguments.views)
-    limits = limits_s(data)
-    networks = Networks(tuple((view, ENCODERS[view]) for view in arguments.views))
-    settings = config.Pretraining(epochs=arguments.epochs + 1)
-    on = mesh(1)
-    began = time.perf_counter()
-    epochs = pretrain.pretrain(
-        data, networks, settings, seed=0, mesh=on,
-        progress=pretrain.beginning(data, networks, seed=0, mesh=on),
-    )  # fmt: skip
-    first = next(epochs)[1]
-    print(
-        f"{jax.devices()[0].device_kind}; {arguments.utterances} utterances, {', '.join(arguments.views)}\n"
-        f"  first epoch with compilation {time.perf_counter() - began:.1f} s, loss {first['loss']:.3f}"
-    )
-    other = None
-    if arguments.torch:
-        script = Path(__file__).with_name("training_torch.py")
-        other = subprocess.Popen(
-            [arguments.torch, str(script), str(arguments.utterances), *arguments.views],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    rates: dict[str, list[float]] = {"ours": []} | ({"torch": []} if other else {})
-    for number, (_, row) in enumerate(epochs):
-        rates["ours"].append(row["utterances_per_s"])
-        if other and other.stdin and other.stdout:
-            print("epoch", file=other.stdin, flush=True)
-            seconds, loss = map(float, other.stdout.readline().split())
-            rates["torch"].append(arguments.utterances // 128 * 128 / seconds)
-            if number == 0:
-                print(f"  torch's first loss {loss:.3f}")
-    if other and other.stdin:
-        other.stdin.close()
-        other.wait()
-    for name, found in rates.items():
-        rate = statistics.median(found)
-        print(
-            f"  {name}: {arguments.utterances / rate:.2f} s an epoch, {rate:.0f} utterances/s "
-            f"({min(found):.0f} to {max(found):.0f})"
-        )
-    ours = arguments.utterances / statistics.median(rates["ours"])
-    bound = max(limits, key=lambda name: limits[name])
-    print(f"  limits: bytes {limits['bytes']:.2f} s, products {limits['products']:.2f} s an epoch")
-    print(f"  ours: {limits[bound] / ours:.2f} of the {bound} limit")
-    if other:
-        ratios = [a / b for a, b in zip(rates["ours"], rates["torch"], strict=True)]
-        print(f"  ours / torch: {statistics.median(ratios):.2f}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    held = sum(packed.values.nbytes for packed in data.features.values()) / 2**30
-    print(f"  peak memory of this process {peak:.2f} GiB, of which features {held:.2f}")
+    if not arguments.sweep:
+        pretraining(arguments.utterances, arguments.views, arguments.epochs, arguments.torch)
+        return
+    print(f"{jax.devices()[0].device_kind}; {LABELLED} labelled utterances, {VALIDATED} to validate with")
+    for view in arguments.views:
+        sweep(view, 20 if view == "egemaps" else 2, arguments.epochs, arguments.torch)
 
 
 if __name__ == "__main__":

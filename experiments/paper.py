@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 class Paper(flags.Experiment):
     """The whole paper."""
 
+    repeats: int = 10
+    """Subsets and initialisations per fold and share of the labels."""
     fast: flags.Switch = False
     """Two folds, three repeats, few epochs, two shares of the labels, two temperatures: a tour."""
 
@@ -142,9 +144,9 @@ def quick(command: Paper) -> Paper:
 
 
 def _as(kind: type, command: Paper, changes: dict[str, Any] | None = None) -> Any:
-    """Another experiment's command with what all of them share."""
-    shared = {f.name: getattr(command, f.name) for f in fields(flags.Experiment)}
-    return kind(**(shared | (changes or {})))
+    """Another experiment's command, with what it shares with this one."""
+    shared = {f.name for f in fields(command)} & {f.name for f in fields(kind)}
+    return kind(**({name: getattr(command, name) for name in shared} | (changes or {})))
 
 
 if __name__ == "__main__":

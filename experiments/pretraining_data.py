@@ -37,6 +37,8 @@ HEADS = {"all": "all", "target": "target emotions", "out_of_distribution": "othe
 class PretrainingData(flags.Experiment):
     """Pre-training on all utterances, on target emotions, on the rest."""
 
+    repeats: int = 10
+    """Subsets and initialisations per fold and share of the labels."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25)
     """Shares of the labels."""
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 class SparseLabels(flags.Experiment):
     """Label-efficiency curves on all folds."""
 
+    repeats: int = 10
+    """Subsets and initialisations per fold and share of the labels."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25, 1.0)
     """Shares of the labels."""
     per_class: tuple[int, ...] = ()

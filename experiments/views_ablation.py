@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class ViewsAblation(flags.Experiment):
     """Pre-training with every set of views."""
 
+    repeats: int = 10
+    """Subsets and initialisations per fold and share of the labels."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25)
     """Shares of the labels."""
 

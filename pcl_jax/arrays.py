@@ -101,6 +101,22 @@ def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
     return Ragged(jnp.asarray(frames), owner, position, jnp.asarray(lengths))
 
 
+def aligned(shape: Sequence[int], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """An empty array that `jax.device_put` takes over on a CPU, where it would copy any other; it must not be
+    written to afterwards.
+
+    >>> values = aligned((1000, 3), np.float16)
+    >>> values.fill(1)
+    >>> jax.device_put(values).unsafe_buffer_pointer() == values.ctypes.data
+    True
+    """
+    boundary, dtype = 64, np.dtype(dtype)
+    count = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(count + boundary, np.uint8)
+    start = -raw.ctypes.data % boundary
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     """A nested dictionary of arrays as one level with dotted names, sorted."""
     flat = {}

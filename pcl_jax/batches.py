@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from pcl_jax.arrays import Array, Ragged, Rows, slot_frames, slots
+from pcl_jax.arrays import ALIGNMENT, Array, Ragged, Rows, slot_frames, slots
 
 
 def seeded(seed: int, *names: str | int) -> np.random.Generator:
@@ -100,14 +100,15 @@ def gather(
     return batch
 
 
-def few_sizes(needed: Int[np.ndarray, " k"], average: int | float) -> Int[np.ndarray, " k"]:
-    """Rounded up to quarters of the average, so that a run compiles two or three programs, not one per batch.
+def few_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """Rounded up to eighths of a power of two: a run compiles a few programs, not one per batch, and computes
+    some 5 % for nothing.
 
-    >>> few_sizes(np.array([90, 101, 120]), 100)
-    array([ 96, 120, 120])
+    >>> few_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
+    [5.0, 6.5, 120.0, 144.0]
     """
-    step = 8 * max(1, round(average / 32))
-    return -(-needed // step) * step
+    step = 2.0 ** (np.floor(np.log2(np.maximum(needed, 1e-9))) - 3)
+    return np.ceil(needed / step) * step
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,28 @@ class Layout:
     def capacities(
         self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, "*r b"]]
     ) -> list[tuple[tuple[str, int], ...]]:
-        """For each batch, the frames per group each time-resolved view needs, rounded up to a few sizes."""
-        needed: dict[str, np.ndarray] = {}
+        """For each batch, the frames per group each time-resolved view needs, rounded up to a few sizes.
+
+        All views of a batch are rounded together, in utterances of average length: sizes of their own would
+        meet in many combinations, each a program.
+        """
+        needed, average = {}, {}
         for view, own in lengths.items():
             if self.full_length is not None:
                 own = np.full_like(own, self.full_length)
-            frames = np.array(
+            needed[view] = np.array(
                 [
                     slot_frames(np.where(placed >= 0, own[placed], 0)).sum(axis=-1).max()
                     for placed in map(self.place, batches)
                 ]
             )
-            if self.full_length is None and len(batches):
-                frames = few_sizes(frames, slot_frames(own).mean() * batches[0].shape[-1] / self.groups)
-            needed[view] = frames
-        return [tuple((view, int(frames[i])) for view, frames in needed.items()) for i in range(len(batches))]
+            average[view] = slot_frames(own).mean()
+        if not needed:
+            return [()] * len(batches)
+        utterances = np.max([needed[view] / average[view] for view in needed], axis=0)
+        if self.full_length is None:
+            utterances = few_sizes(utterances)
+        frames = {
+            view: (np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT).astype(int) for view in needed
+        }
+        return [tuple((view, int(of[i])) for view, of in frames.items()) for i in range(len(batches))]

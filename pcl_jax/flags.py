@@ -142,8 +142,6 @@ class Experiment(OnFeatures):
     views: Views = ()
     folds: tuple[Fold, ...] = (1, 2, 3, 4, 5)
     """Test sessions."""
-    repeats: int = 10
-    """Subsets and initialisations per fold and share of the labels."""
     pretraining: config.Pretraining = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
     shard: str = ""

@@ -1,5 +1,7 @@
 """Encoders: a ragged batch gives what each utterance gives alone, by another route."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,12 @@ from flax import linen as nn
 from pcl_jax.arrays import Ragged, pack
 from pcl_jax.encoders import (
     Classifier,
+    Dropout,
     FunctionalsEncoder,
     ProjectionHead,
     SpectrogramEncoder,
     Wav2Vec2Encoder,
-    mix,
+    mix_dense,
 )
 from pcl_jax.training.state import count
 
@@ -63,25 +66,33 @@ def test_a_representation_does_not_depend_on_its_neighbours(encoder, frames):
 
 
 def test_wav2vec2_encoder_weighs_states_by_their_share_and_averages_valid_frames():
-    encoder = Wav2Vec2Encoder(widths=())
-    x = RNG.normal(size=(5, 3, 4)).astype(np.float32)
-    weights = jnp.array([1.0, 2.0, 5.0])
-    result = encoder.apply({"params": {"layer_weights": weights}}, pack([x, 7 * x[:2]]))
+    encoder = Wav2Vec2Encoder(widths=(4,))
+    x = RNG.uniform(size=(5, 3, 4)).astype(np.float32)
+    params = {"layer_weights": jnp.array([1.0, 2.0, 5.0]), "kernel": jnp.eye(4), "bias": jnp.full(4, 3.0)}
+    result = encoder.apply({"params": params}, pack([x, 7 * x[:2]]))
     mixed = np.einsum("thd,h->td", x.astype(np.float64), [1 / 8, 2 / 8, 5 / 8])
-    np.testing.assert_allclose(result, [mixed.mean(axis=0), 7 * mixed[:2].mean(axis=0)], rtol=1e-5, atol=1e-6)
+    expected = [3 + mixed.mean(axis=0), 3 + 7 * mixed[:2].mean(axis=0)]
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_mixing_where_the_frames_lie_is_the_weighted_sum_and_its_gradient(dtype):
-    """Forward and gradient against float64 products over the frames written out, in any order, some twice."""
+@pytest.mark.parametrize("frames", [77, 600])  # no whole number of pieces
+def test_mixing_where_the_frames_lie_is_the_products_and_their_gradients(dtype, frames):
+    """Against float64 products over the frames written out, in any order, some twice."""
     values = RNG.normal(size=(50, 3, 5)).astype(dtype)
-    rows = RNG.integers(0, 50, size=(2, 77))  # no whole number of pieces
-    weights, toward = RNG.normal(size=3), RNG.normal(size=(2, 77, 5))
-    frames = values[rows].astype(np.float64)
-    result, pull = jax.vjp(lambda w: mix(values, rows, w), jnp.asarray(weights, jnp.float32))
-    np.testing.assert_allclose(result, np.einsum("gthd,h->gtd", frames, weights), rtol=1e-5, atol=1e-5)
-    (gradient,) = pull(jnp.asarray(toward, jnp.float32))
-    np.testing.assert_allclose(gradient, np.einsum("gthd,gtd->h", frames, toward), rtol=1e-5, atol=1e-4)
+    rows = RNG.integers(0, 50, size=(2, frames))
+    weights, kernel, toward = (RNG.normal(size=shape) for shape in ((3,), (5, 4), (2, frames, 4)))
+    x = values[rows].astype(np.float64)
+    result, pull = jax.vjp(
+        lambda w, k: mix_dense(values, rows, w, k),
+        jnp.asarray(weights, jnp.float32),
+        jnp.asarray(kernel, jnp.float32),
+    )
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4)
+    close(result, np.einsum("gthd,h,de->gte", x, weights, kernel))
+    of_weights, of_kernel = pull(jnp.asarray(toward, jnp.float32))
+    close(of_weights, np.einsum("gthd,de,gte->h", x, kernel, toward))
+    close(of_kernel, np.einsum("gthd,h,gte->de", x, weights, toward))
 
 
 def test_gradient_of_what_is_beyond_an_utterance_is_zero():
@@ -145,6 +156,17 @@ def test_dropout_is_on_only_in_training():
     runs = [encoder.apply(params, batch, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1)]
     assert not np.allclose(*runs)
     assert np.array_equal(encoder.apply(params, batch), encoder.apply(params, batch))
+
+
+def test_dropout_drops_its_share_of_independent_values_and_keeps_the_mean():
+    x = jnp.ones((400, 2001))
+    y = np.asarray(Dropout(0.2).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    dropped = y == 0
+    four = 4 * (0.2 * 0.8 / y.size) ** 0.5  # standard errors
+    assert dropped.mean() == pytest.approx(0.2, abs=four)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / (1 - 13107 / 2**16))}
+    for one, other in ((dropped[:, :-1], dropped[:, 1:]), (dropped[:-1], dropped[1:])):
+        assert (one & other).mean() == pytest.approx(0.2**2, abs=four)
 
 
 def test_head_normalises_by_the_batch_in_training_and_by_running_statistics_after():

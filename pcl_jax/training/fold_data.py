@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import repeat
 from math import inf
 from typing import NamedTuple, TypeVar
@@ -14,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from pcl_jax.arrays import Array, Ragged
+from pcl_jax.arrays import Array, Ragged, aligned
 from pcl_jax.batches import Layout, Packed, few_sizes, gather, split
 from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
@@ -116,12 +117,8 @@ class FoldData:
         layout = replace(self.layout, groups=1)
         (capacity,) = layout.capacities(self.lengths, [rows])
         (read,) = self._read([rows])
-        return gather(
-            {**self.features, **read},
-            layout.place(rows),
-            capacity=dict(capacity),
-            full_length=layout.full_length,
-        )
+        compiled = jax.jit(partial(gather, capacity=dict(capacity), full_length=layout.full_length))
+        return compiled({**self.features, **read}, layout.place(rows))
 
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
         """Those of the rows whose emotion is a target."""
@@ -158,15 +155,13 @@ class FoldData:
         room = {}
         for view in self.on_disk:
             lengths = self.lengths[view]
-            room[view] = few_sizes(
-                np.array([lengths[rows].sum() for rows in wanted]), lengths.mean() * batches[0].size
-            )
+            room[view] = np.ceil(few_sizes(np.array([lengths[rows].sum() for rows in wanted], float)))
         for number, rows in enumerate(wanted):
             read = {}
             for view, store in self.on_disk.items():
                 lengths = self.lengths[view]
                 like = store[self.ids[0]]
-                buffer = np.empty((room[view][number], *like.shape[1:]), like.dtype)
+                buffer = aligned((int(room[view][number]), *like.shape[1:]), like.dtype)
                 store.packed([self.ids[row] for row in rows], out=buffer)
                 starts = np.zeros(len(lengths), int)
                 starts[rows] = np.cumsum(lengths[rows]) - lengths[rows]

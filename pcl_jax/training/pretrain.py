@@ -142,7 +142,8 @@ class Progress(NamedTuple):
 
 def beginning(data: FoldData, networks: Networks, *, seed: int, mesh: Mesh) -> Progress:
     """Before the first epoch: fresh parameters, a function of the seed alone."""
-    state = jax.device_put(start(*networks.init(data.example(), seed=seed)), everywhere(mesh))
+    fresh = jax.jit(lambda features: start(*networks.init(features, seed=seed)))
+    state = jax.device_put(fresh(data.example()), everywhere(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 

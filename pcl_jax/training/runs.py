@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -288,7 +288,8 @@ def representations(
     """
     data, model = study.data(fold), study.model(view)
     if of == "random":
-        params, _ = init_encoder(model.encoder, data.of_view(view).example()[view], view, seed=study.seed)
+        fresh = jax.jit(partial(init_encoder, model.encoder, view=view, seed=study.seed))
+        params, _ = fresh(data.of_view(view).example()[view])
     elif of == "supervised":
         row = evaluate(study, Task(fold, view))
         params = checkpoint.load_arrays(study.runs / row["run"] / FINETUNED)[0]["encoder"]

@@ -11,6 +11,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from pcl_jax.arrays import aligned
+
 How = Literal["fold", "speaker", "none"]
 
 _CHUNK = 256
@@ -59,7 +61,7 @@ class Normaliser:
                 f"{len(values)} rows, {len(lengths)} lengths (sum {rows_of.sum()}) and {len(speakers)} "
                 "speakers do not belong together"
             )
-        scaled = np.empty(values.shape, np.float32)
+        scaled = aligned(values.shape, np.float32)
         imputed, end = 0, 0
         for key, rows in _runs(["" if self.how != "speaker" else name for name in speakers], rows_of):
             if key not in self.mean:

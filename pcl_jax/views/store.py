@@ -32,6 +32,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from pcl_jax import config
+from pcl_jax.arrays import aligned
 
 _VERSIONS = ("pcl-jax", "numpy", "soundfile", "soxr", "librosa", "opensmile")
 
@@ -145,9 +146,8 @@ class Store(Mapping[str, np.ndarray]):
             rows, lengths = [row[None] for row in rows], np.zeros(len(rows), int)
         else:
             lengths = np.array([len(row) for row in rows])
-        if out is None:
-            return np.concatenate(rows), lengths
-        out = out[: sum(map(len, rows))]
+        count = sum(map(len, rows))
+        out = aligned((count, *rows[0].shape[1:]), rows[0].dtype) if out is None else out[:count]
         return np.concatenate(rows, out=out, casting="no"), lengths
 
     def verify(self) -> list[str]:

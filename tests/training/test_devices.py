@@ -137,14 +137,13 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
     assert np.array_equal(made["egemaps"], expected)
 
 
-def test_capacities_are_enough_and_few(features):
+def test_capacities_are_enough_and_few_and_waste_an_eighth_at_most(features):
     _, lengths = features
     layout = Layout(groups=2)
-    batches = [RNG.permutation(40)[:8] for _ in range(50)]
+    batches = [RNG.permutation(40)[:32] for _ in range(50)]
     capacities = [dict(c)["mel"] for c in layout.capacities(lengths, batches)]
     for rows, capacity in zip(batches, capacities, strict=True):
         slots = (np.maximum(lengths["mel"][layout.place(rows)], 16) // 8 + 1) * 8
-        assert slots.sum(axis=1).max() <= capacity
+        assert slots.sum(axis=1).max() <= capacity <= 1.125 * slots.sum(axis=1).max() + 8
         assert capacity % 8 == 0
     assert len(set(capacities)) <= 5
-    assert jnp.asarray(capacities).max() <= 2 * 4 * 96
