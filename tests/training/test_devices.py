@@ -137,13 +137,29 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
     assert np.array_equal(made["egemaps"], expected)
 
 
+def slots_of(lengths, placed) -> int:
+    """Frames of the fullest group."""
+    return int(((np.maximum(lengths[placed], 16) // 8 + 1) * 8).sum(axis=1).max())
+
+
 def test_capacities_are_enough_and_few_and_waste_an_eighth_at_most(features):
     _, lengths = features
     layout = Layout(groups=2)
     batches = [RNG.permutation(40)[:32] for _ in range(50)]
-    capacities = [dict(c)["mel"] for c in layout.capacities(lengths, batches)]
-    for rows, capacity in zip(batches, capacities, strict=True):
-        slots = (np.maximum(lengths["mel"][layout.place(rows)], 16) // 8 + 1) * 8
-        assert slots.sum(axis=1).max() <= capacity <= 1.125 * slots.sum(axis=1).max() + 8
+    alone = [dict(c)["mel"] for c in layout.capacities({"mel": lengths["mel"]}, batches)]
+    for rows, capacity in zip(batches, alone, strict=True):
+        needed = slots_of(lengths["mel"], layout.place(rows))
+        assert needed <= capacity <= 1.125 * needed + 8
         assert capacity % 8 == 0
-    assert len(set(capacities)) <= 5
+    assert len(set(alone)) <= 5
+
+
+def test_capacities_of_several_views_meet_in_few_combinations(features):
+    _, lengths = features
+    layout = Layout(groups=2)
+    batches = [RNG.permutation(40)[:32] for _ in range(50)]
+    together = layout.capacities(lengths, batches)
+    for rows, capacities in zip(batches, together, strict=True):
+        for view, capacity in capacities:
+            assert slots_of(lengths[view], layout.place(rows)) <= capacity
+    assert len(set(together)) <= 5
