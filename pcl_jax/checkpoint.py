@@ -39,7 +39,8 @@ def states(folder: Path) -> Iterator["States"]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "wb") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if jax.process_index() == 0:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"{folder.parent} is being trained by another process; wait for it, or stop it"
             raise CheckpointError(message) from None
@@ -83,7 +84,12 @@ def enumerate_leaves(leaves: list[Any]) -> list[tuple[str, Any]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill or a full disk leaves the old one, whole, or none."""
+    """Write a file so that a kill or a full disk leaves the old one, whole, or none.
+
+    Of several processes that train as one, the first writes.
+    """
+    if jax.process_index() > 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:

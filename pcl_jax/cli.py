@@ -21,6 +21,7 @@ from pcl_jax.flags import (
     Extract,
     Features,
     Finetune,
+    OnDevices,
     OnFeatures,
     Pretrain,
     parse,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pcl_jax.records import Row
     from pcl_jax.training.plan import Shard, Step
     from pcl_jax.training.study import Study
-    from pcl_jax.views.extract import Extraction
+    from pcl_jax.views.extract import Extraction, Plan
     from pcl_jax.views.view import View
 
 COMPARED = {0.05: 3, 1.0: 1}
@@ -139,6 +140,8 @@ def extract_features(
     command: OnFeatures, views: "Mapping[str, View]", corpus: "CorpusRecord", shard: "Shard | None" = None
 ) -> "Extraction":
     """Bring the stores of the corpus up to date."""
+    import jax
+
     from pcl_jax import terminal
     from pcl_jax.training.devices import keep_compiled_programs
     from pcl_jax.views.extract import extract
@@ -146,6 +149,15 @@ def extract_features(
     if corpus.synthetic:
         terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
     keep_compiled_programs()
+
+    def announce(plan: "Plan") -> None:
+        if jax.process_count() > 1:
+            raise UsageError(
+                f"features of {plan.utterances} utterances are missing; several processes train on what is "
+                "there: run `pcl extract` with the same flags first"
+            )
+        terminal.out.print(terminal.plan_line(plan), highlight=False)
+
     with terminal.bar("extract") as progress:
         extraction = extract(
             corpus,
@@ -154,7 +166,7 @@ def extract_features(
             workers=command.workers,
             on_bad_audio=command.on_bad_audio,
             shard=shard,
-            announce=lambda plan: terminal.out.print(terminal.plan_line(plan), highlight=False),
+            announce=announce,
             progress=progress,
         )
     if any(extraction.computed.values()):
@@ -164,10 +176,12 @@ def extract_features(
     return extraction
 
 
-def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") -> "Study":
+def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -> "Study":
     """The corpus with the features of these views extracted, ready to train on."""
     from pcl_jax.training.study import open_study
 
+    if command.processes:
+        join(command)
     chosen = choose_views(command, views)
     corpus = read_corpus(command)
     settings = config.Settings(
@@ -190,6 +204,22 @@ def open_study(command: OnFeatures, views: Sequence[str], experiment: str = "") 
         experiment=experiment,
         resident=command.resident,
     )
+
+
+def join(command: OnDevices) -> None:
+    """Become one of several processes; the first speaks for all."""
+    import jax
+
+    from pcl_jax import terminal
+    from pcl_jax.training import devices
+
+    if command.devices is not None:
+        raise UsageError("--devices and --processes exclude each other: processes use all their devices")
+    try:
+        devices.join(command.processes)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    terminal.out.quiet = terminal.err.quiet = jax.process_index() > 0
 
 
 def extract(command: Extract) -> None:

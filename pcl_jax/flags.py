@@ -53,11 +53,6 @@ class OnFeatures(Common):
     """Processes that extract features; None: all CPUs."""
     on_bad_audio: Literal["error", "skip"] = "error"
     """Unusable audio: stop and list all of it, or list it and go on without."""
-    devices: int | None = None
-    """Use the first so many devices; None: all."""
-    resident: float = 0.5
-    """Share of a device's memory that a fold's features may take; what is beyond it is read from disk in
-    every epoch. Changes no result."""
     preset: Literal["sound", "authors"] = "sound"
     """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
@@ -66,6 +61,20 @@ class OnFeatures(Common):
     egemaps: config.Egemaps = field(default_factory=config.Egemaps)
     speech: config.SpeechModels = field(default_factory=config.SpeechModels)
     encoders: config.Encoders = field(default_factory=config.Encoders)
+
+
+@dataclass(frozen=True)
+class OnDevices(OnFeatures):
+    """What every command needs to know that trains."""
+
+    devices: int | None = None
+    """Use the first so many devices; None: all."""
+    resident: float = 0.5
+    """Share of a device's memory that a fold's features may take; what is beyond it is read from disk in
+    every epoch. Changes no result."""
+    processes: str = ""
+    """2/4@HOST:PORT: the second of four processes that train as one, over the devices of all; auto: as SLURM
+    or Open MPI started them. Their features must be there already (`pcl extract`)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class Features(OnFeatures):
 
 
 @dataclass(frozen=True)
-class Pretrain(OnFeatures):
+class Pretrain(OnDevices):
     """Pairwise-CL on a fold's unlabelled training speech; goes on where it was stopped."""
 
     views: Views = ()
@@ -115,7 +124,7 @@ class Pretrain(OnFeatures):
 
 
 @dataclass(frozen=True)
-class Finetune(OnFeatures):
+class Finetune(OnDevices):
     """Train a classifier on labelled utterances, from a pre-trained or a fresh encoder, and test it."""
 
     fold: Fold = 1
@@ -136,7 +145,7 @@ class Finetune(OnFeatures):
 
 
 @dataclass(frozen=True)
-class Experiment(OnFeatures):
+class Experiment(OnDevices):
     """What every experiment of the paper needs to know (`python -m experiments.NAME`)."""
 
     views: Views = ()

@@ -116,7 +116,9 @@ def params_digest(params: Mapping[str, Any]) -> str:
 
 
 def append(runs: Path, record: Record) -> None:
-    """Add a row, on disk when this returns."""
+    """Add a row, on disk when this returns. Of several processes that train as one, the first does."""
+    if jax.process_index() > 0:
+        return
     runs.mkdir(parents=True, exist_ok=True)
     with open(runs / FILE, "ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,10 +1,70 @@
-"""The device mesh: one axis, "data", over which a batch is shared out."""
+"""The device mesh: one axis, "data", over which a batch is shared out; on one device, several, or those of
+several processes, which all run the same program on the same data."""
 
 import os
+import re
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
+
+
+def join(processes: str) -> None:
+    """Become one of several processes that train as one: `auto`, as SLURM or Open MPI started them, or
+    `2/4@HOST:PORT`, the second of four, of which the first listens there.
+
+    To be called before anything else of jax.
+
+    Raises:
+        ValueError: neither, or `auto` without either launcher.
+    """
+    if processes == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                f"--processes auto finds neither SLURM nor Open MPI ({error}); give 2/4@HOST:PORT"
+            ) from error
+        return
+    found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", processes)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"--processes {processes} is neither auto nor like 2/4@HOST:PORT")
+    jax.distributed.initialize(found[3], int(found[2]), int(found[1]) - 1)
+
+
+def put(values: T, sharding: NamedSharding) -> T:
+    """On the devices of all processes, each of which has the whole of the values."""
+    if jax.process_count() == 1:
+        return jax.device_put(values, sharding)
+
+    def one(value):
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(one, values)
+
+
+def fetch(values: T) -> T:
+    """As host arrays, whole, in every process."""
+    if jax.process_count() > 1:
+        values = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), values)
+    return jax.device_get(values)
+
+
+def agreed(value: bool | int) -> int:
+    """What the first process says, in every process: for decisions by the clock or the machine."""
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+def meet(where: str) -> None:
+    """Wait for all processes: what the first has written is there then."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def mesh(devices: int | None = None) -> Mesh:
@@ -28,9 +88,9 @@ def shared_out(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 def memory(mesh: Mesh) -> int:
     """Bytes that each device has; CPU devices share the machine's."""
-    if stats := mesh.devices.flat[0].memory_stats():
+    if stats := mesh.local_devices[0].memory_stats():
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // mesh.size
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
 
 
 def keep_compiled_programs() -> None:

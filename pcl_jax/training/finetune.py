@@ -22,7 +22,7 @@ from pcl_jax.batches import gather, named_key, order
 from pcl_jax.config import Finetuning
 from pcl_jax.encoders import Classifier, FunctionalsEncoder
 from pcl_jax.metrics import uar
-from pcl_jax.training.devices import everywhere
+from pcl_jax.training.devices import everywhere, fetch, put
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import encode
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
@@ -194,7 +194,7 @@ def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarra
         )
         for batch in data.batches(rows, _EVALUATION_BATCH, mesh, drop_last=False)
     ]
-    return np.concatenate([result[placed.ravel() >= 0] for placed, result in jax.device_get(results)])
+    return np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
 
 
 class _Reading(NamedTuple):
@@ -290,7 +290,7 @@ def finetune(
         return _pass(at, model, rows, mesh, lambda *now, **how: _predict(params, fixed, scales, *now, **how))
 
     states, best = jax.jit(jax.vmap(lambda params: start(params, {})))(params), params
-    labels = jax.device_put(jnp.asarray(data.labels), everywhere(mesh))
+    labels = put(data.labels.astype(np.int32), everywhere(mesh))
     keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
     courses = [_Course() for _ in runs]
     for epoch in range(1, config.epochs + 1):
@@ -378,4 +378,4 @@ def _beginning(
             np.stack([x.mean(axis=0) for x in seen]),
             np.stack([1 / np.maximum(x.std(axis=0), 1e-6) for x in seen]),
         )
-    return jax.device_put((params, scales), everywhere(mesh))
+    return put((params, scales), everywhere(mesh))

@@ -20,7 +20,7 @@ from pcl_jax.batches import Layout, Packed, few_sizes, gather, split
 from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.training.devices import everywhere, shared_out
+from pcl_jax.training.devices import everywhere, put, shared_out
 from pcl_jax.views.normalise import How, fit
 from pcl_jax.views.store import Store
 
@@ -95,7 +95,7 @@ class FoldData:
         """The same fold with one vector per utterance as the features of its one view."""
         (view,) = (*self.features, *self.on_disk)
         n = len(vectors)
-        packed = jax.device_put(Packed(vectors, np.arange(n), np.zeros(n, int)), everywhere(mesh))
+        packed = put(Packed(vectors, np.arange(n), np.zeros(n, int)), everywhere(mesh))
         return replace(self, features={view: packed}, on_disk={}, lengths={})
 
     def each(self, view: str) -> Iterator[np.ndarray]:
@@ -140,11 +140,11 @@ class FoldData:
         What stays on disk is read by a thread, `AHEAD` batches before they are asked for.
         """
         cut = split(rows, batch, drop_last=drop_last)
-        placed = jax.device_put([self.layout.place(b) for b in cut], shared_out(mesh, axis=rows.ndim - 1))
+        placed = put([self.layout.place(b) for b in cut], shared_out(mesh, axis=rows.ndim - 1))
         counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
         read = repeat(({}, 0.0), len(cut))
         if self.on_disk:
-            read = _ahead(jax.device_put(now, everywhere(mesh)) for now in self._read(cut))
+            read = _ahead(put(now, everywhere(mesh)) for now in self._read(cut))
         capacities = self.layout.capacities(self.lengths, cut)
         for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
             yield Batch({**self.features, **now}, of_batch, capacity, count, waited_s)
@@ -227,7 +227,7 @@ def load(
             values, imputed[view] = normaliser.apply(values, frames, speakers)
         rows = np.maximum(frames, 1)
         packed = Packed(values, np.cumsum(rows) - rows, frames)
-        features[view] = jax.device_put(packed, everywhere(mesh))
+        features[view] = put(packed, everywhere(mesh))
         if frames.any():
             lengths[view] = frames
     labels = np.array([-1 if (c := corpus.label(u)) is None else c for u in utterances], int)

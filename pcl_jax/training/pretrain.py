@@ -16,7 +16,7 @@ from pcl_jax.arrays import Array
 from pcl_jax.batches import gather, named_key, order, seeded
 from pcl_jax.config import Pretraining
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
-from pcl_jax.training.devices import everywhere
+from pcl_jax.training.devices import everywhere, put
 from pcl_jax.training.fold_data import Batch, FoldData
 from pcl_jax.training.networks import Features, Networks
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
@@ -143,7 +143,7 @@ class Progress(NamedTuple):
 def beginning(data: FoldData, networks: Networks, *, seed: int, mesh: Mesh) -> Progress:
     """Before the first epoch: fresh parameters, a function of the seed alone."""
     fresh = jax.jit(lambda features: start(*networks.init(features, seed=seed)))
-    state = jax.device_put(fresh(data.example()), everywhere(mesh))
+    state = put(fresh(data.example()), everywhere(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 

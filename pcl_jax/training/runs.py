@@ -23,6 +23,7 @@ from pcl_jax.records import Row
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import pretrain as pretraining
 from pcl_jax.training import probe as probing
+from pcl_jax.training.devices import agreed, meet
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import init_encoder
 from pcl_jax.training.study import Probe, Study, Task
@@ -68,13 +69,15 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
                 history.rows.append(row)
                 if watch:
                     watch(row, config.epochs)
-                if time.monotonic() - saved_at > SAVE_EVERY_S:
+                if agreed(time.monotonic() - saved_at > SAVE_EVERY_S):
                     _save(states, history, progress)
                     saved_at, saved = time.monotonic(), progress.epoch
         finally:
-            if progress.epoch > saved:
+            # Several processes are not stopped in the same epoch: they go on from the last state they share.
+            if progress.epoch > saved and jax.process_count() == 1:
                 _save(states, history, progress)
     _finish(study, folder, fold, progress, history)
+    meet("pretrained")
     return folder
 
 
@@ -100,6 +103,7 @@ def _finish(
     study: Study, folder: Path, fold: int, progress: pretraining.Progress, history: "_History"
 ) -> None:
     """Record, then leave the encoders: they say that nothing is left to do."""
+    history.write()
     params = jax.device_get(progress.best.params)
     temperature = study.settings.pretraining.temperature
     if study.relative(folder) not in study.done():  # else killed between the record and the encoders
@@ -150,10 +154,9 @@ def evaluate_all(study: Study, runs: Iterable[Task | Probe]) -> Iterator[Row]:
         else:
             missing.append(run)
     for group in _groups(study, missing):
-        if isinstance(group[0], Probe):
-            yield _probe(study, group[0])
-        else:
-            yield from _finetune(study, group)
+        rows = [_probe(study, group[0])] if isinstance(group[0], Probe) else _finetune(study, group)
+        meet("evaluated")
+        yield from rows
 
 
 def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:

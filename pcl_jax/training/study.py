@@ -19,7 +19,7 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.encoders import Classifier, ProjectionHead
 from pcl_jax.records import Record
 from pcl_jax.training import fold_data
-from pcl_jax.training.devices import memory, mesh
+from pcl_jax.training.devices import agreed, memory, mesh
 from pcl_jax.training.finetune import Model
 from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import Networks
@@ -124,7 +124,7 @@ class Study:
                 normalise=normalise,
                 mesh=self.mesh,
                 full_length=full_length,
-                room=self.resident * memory(self.mesh),
+                room=self.resident * 2**20 * agreed(memory(self.mesh) // 2**20),
             )
 
         return load

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,31 +91,38 @@ def small_corpus(per_speaker: int = 8) -> Corpus:
     return Corpus("small", tuple(utterances), {name: (name,) for name in CLASSES})
 
 
+def small_study(
+    folder: Path,
+    *,
+    runs="runs",
+    views=VIEWS,
+    settings=SETTINGS,
+    corpus=None,
+    seed=0,
+    devices: int | None = 1,
+    spoil=None,
+) -> Study:
+    """Its features and runs lie in a folder."""
+    corpus = corpus or small_corpus()
+    stores = {}
+    for view in views:
+        rng = np.random.default_rng(5)
+        rows = []
+        for u in corpus.utterances:
+            kind = (*CLASSES, "other").index(u.emotion)
+            values = view.make(rng, kind)
+            rows.append(store.Row(u.id, "0" * 8, values if spoil is None else spoil(u, values)))
+        place = folder / f"features-{runs}" / view.name
+        if not place.is_dir():
+            store.append(place, view.name, view.describe(), rows)
+        stores[view.name] = store.open(place)
+    return Study(corpus, {v.name: v for v in views}, stores, settings, folder / runs, mesh(devices), seed)
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., Study]:
     """`make_study(runs=..., views=..., settings=..., corpus=..., seed=..., devices=...)`."""
-
-    def make(
-        *, runs="runs", views=VIEWS, settings=SETTINGS, corpus=None, seed=0, devices=1, spoil=None
-    ) -> Study:
-        corpus = corpus or small_corpus()
-        stores = {}
-        for view in views:
-            rng = np.random.default_rng(5)
-            rows = []
-            for u in corpus.utterances:
-                kind = (*CLASSES, "other").index(u.emotion)
-                values = view.make(rng, kind)
-                rows.append(store.Row(u.id, "0" * 8, values if spoil is None else spoil(u, values)))
-            folder = tmp_path / f"features-{runs}" / view.name
-            if not folder.is_dir():
-                store.append(folder, view.name, view.describe(), rows)
-            stores[view.name] = store.open(folder)
-        return Study(
-            corpus, {v.name: v for v in views}, stores, settings, tmp_path / runs, mesh(devices), seed
-        )
-
-    return make
+    return partial(small_study, tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,39 @@
+"""One of two processes that train as one: `two_processes.py PROCESSES FOLDER`, PROCESSES as in the flag."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+
+def train(study) -> None:
+    """A pre-training, fine-tunings from it and beside it, a probe."""
+    from pcl_jax.training import runs
+    from pcl_jax.training.study import Probe, Task
+
+    encoders = runs.pretrain(study, 2)
+    tasks = [
+        Task(2, view, start, frozen, 0.5, repeat)
+        for view in ("mel", "egemaps")
+        for start, frozen in ((None, False), (encoders, False), (encoders, True))
+        for repeat in (0, 1)
+    ]
+    list(runs.evaluate_all(study, [*tasks, Probe(2, "mel", "probe-pretrained", encoders)]))
+
+
+def main(processes: str, folder: str) -> None:
+    from pcl_jax.training import devices
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_disable_most_optimizations", True)
+    devices.join(processes)
+    assert (jax.process_count(), jax.device_count()) == (2, 4)
+
+    from tests.training.conftest import small_study
+
+    train(small_study(Path(folder), devices=None))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
