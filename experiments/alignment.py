@@ -98,7 +98,7 @@ def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
                 title=f"{study.title([one])} | {study.title([other])}",
                 views=tuple(study.views),
                 temperature=study.settings.pretraining.temperature,
-                pretrained_on=study.settings.pretraining.subset,
+                pretrained_on=study.pretrained_on,
                 values=values(pairs, study.seed, fold, one, other),
                 seconds=time.monotonic() - began,
             )

@@ -114,7 +114,7 @@ def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
         title=study.title(study.views),
         views=tuple(study.views),
         temperature=study.settings.pretraining.temperature,
-        pretrained_on=study.settings.pretraining.subset,
+        pretrained_on=study.pretrained_on,
         values=values,
         seconds=time.monotonic() - began,
     )

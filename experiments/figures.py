@@ -1,7 +1,7 @@
-"""Figure 3 as a picture; pictures as files and in a page."""
+"""Figure 3 and what stands beside it as pictures; pictures as files and in a page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,40 @@ def curves(rows: "Sequence[Row]") -> "Figure":
     axes[0][0].set_ylabel("UAR in %")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    return figure
+
+
+def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figure":
+    """A panel per view: UAR over the number of utterances pre-trained on, a line per share of labels.
+
+    Args:
+        counts: what was pre-trained on -> how many utterances; "none" is supervised.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    titles, folds, x = views(rows), {row["fold"] for row in rows}, np.array(list(counts.values()))
+    figure, axes = pyplot.subplots(
+        1, len(titles), figsize=(3.6 * len(titles), 3.2), squeeze=False, sharey=True
+    )
+    for at, view in zip(axes[0], titles, strict=True):
+        for i, amount in enumerate(amounts(rows)):
+            cell = [row for row in rows if (row["title"], labels(row)) == (view, amount)]
+            means, halves = np.full((2, len(counts)), np.nan)
+            for j, name in enumerate(counts):
+                some = [row for row in cell if (row["pretrained_on"] or "none") == name]
+                if values := list(per_repeat(some, folds).values()):
+                    means[j], halves[j] = t_interval(values)
+            look = {"color": f"C{i}", "marker": "o", "markersize": 4, "capsize": 2}
+            at.errorbar(x, means, np.nan_to_num(halves), label=amount, **look)
+        at.set(title=view, xlabel="utterances pre-trained on")
+        at.grid(alpha=0.3)
+    axes[0][0].set_ylabel("UAR in %")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=max(len(names), 1), frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 

@@ -11,22 +11,34 @@ rest; then each view is tuned on few labels. Prints one Markdown table: UAR in %
 the mean over the folds) and the half-width of its 95 % t-interval; target minus rest with the statistics of
 `experiments.sparse_labels`; and how many utterances of the corpus each pre-training can see at most.
 The sets differ in size as well: all > target, and the rest may be larger or smaller than target.
+
+Beyond the paper, how much unlabelled speech it takes:
+
+    python -m experiments.pretraining_data --corpus emodb --root DIR --unlabelled 128 256 --also ravdess=DIR
+
+`--unlabelled` pre-trains on so many utterances of the training sessions as well, chosen at random; `--also`
+adds the speech of other corpora (CORPUS=ROOT), whose labels are not used, to every fold's, and refuses one
+that holds a recording of this corpus. A second table has UAR over the number of utterances that were
+pre-trained on, from none (supervised), and its figure stands in the report.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import tyro
 
 from pcl_jax import cli, flags
 from pcl_jax.config import SubsetName
-from pcl_jax.summary import GAIN_HEAD, amounts, gain_texts, gains, labels, mean_text, per_repeat, views
+from pcl_jax.summary import GAIN_HEAD, amounts, gain_texts, gains, labels, mean_text, per_repeat, views, way
 from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
+    from pcl_jax.training.fold_data import Beside
     from pcl_jax.training.plan import Step
     from pcl_jax.training.study import Study
 
@@ -41,29 +53,101 @@ class PretrainingData(flags.Experiment):
     """Subsets and initialisations per fold and share of the labels."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25)
     """Shares of the labels."""
+    unlabelled: tuple[int, ...] = ()
+    """Pre-train on so many utterances as well."""
+    also: tuple[str, ...] = ()
+    """Other corpora to pre-train on as well, CORPUS=ROOT."""
 
 
 def main(command: PretrainingData) -> None:
     from pcl_jax import terminal
 
-    rows = cli.experiment(command, "pretraining_data", lambda study: plan(study, command))
+    def planned(study: "Study") -> "Iterator[Step]":
+        yield from plan(study, command)
+        if command.unlabelled or command.also:
+            yield from amounts_plan(study, command, cli.beside(command, study, command.also))
+
+    rows = cli.experiment(command, "pretraining_data", planned)
     terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
+    if command.unlabelled or command.also:
+        terminal.out.print(amounts_table(rows).markdown(), markup=False, highlight=False)
 
 
 def plan(study: "Study", command: PretrainingData) -> "Iterator[Step]":
     """All runs of Figure 4: tuned encoders alone."""
+    for subset in get_args(SubsetName):
+        yield from _tuned(study.pretraining_with(subset=subset), command)
+
+
+def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Beside]") -> "Iterator[Step]":
+    """Supervised; tuned after pre-training on so many utterances, and on all with other corpora beside."""
+    from pcl_jax.training.plan import Step
+    from pcl_jax.training.study import Task
+
+    for fold, fraction, repeat in product(command.folds, command.fractions, range(command.repeats)):
+        for view in study.views:
+            yield Step(study, Task(fold, view, None, False, fraction, repeat))
+    for amount in sorted(command.unlabelled):
+        yield from _tuned(study.pretraining_with(utterances=amount), command)
+    if others:
+        yield from _tuned(study.pretraining_beside(others), command)
+
+
+def _tuned(study: "Study", command: PretrainingData) -> "Iterator[Step]":
     from pcl_jax.training.plan import Step
     from pcl_jax.training.study import Pretrain, Task
 
-    for subset in get_args(SubsetName):
-        on = study.pretraining_with(subset=subset)
-        for fold in command.folds:
-            yield Step(on, Pretrain(fold))
-            encoders = on.pretraining_folder(fold)
-            for fraction in command.fractions:
-                for repeat in range(command.repeats):
-                    for view in on.views:
-                        yield Step(on, Task(fold, view, encoders, False, fraction, repeat))
+    for fold in command.folds:
+        yield Step(study, Pretrain(fold))
+        encoders = study.pretraining_folder(fold)
+        for fraction, repeat in product(command.fractions, range(command.repeats)):
+            for view in study.views:
+                yield Step(study, Task(fold, view, encoders, False, fraction, repeat))
+
+
+def seen(row: "Row") -> str:
+    """What a tuned encoder was pre-trained on, or that it was not."""
+    return row["pretrained_on"] or "none"
+
+
+def by_amount(rows: "Sequence[Row]") -> dict[str, float]:
+    """What was pre-trained on, but subsets -> how many utterances, the mean over folds; few before many."""
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        if way(row) in ("supervised", "tuned") and seen(row) not in ("target", "out_of_distribution"):
+            counts.setdefault(seen(row), []).append(row.get("n_pretrained", 0))
+    return dict(sorted(((name, float(np.mean(of))) for name, of in counts.items()), key=lambda item: item[1]))
+
+
+def amount_text(name: str, count: float) -> str:
+    """How many utterances were pre-trained on, and of which other corpora.
+
+    >>> amount_text("all, 128 utterances", 128), amount_text("all + ravdess", 1760.2), amount_text("none", 0)
+    ('128', '1760 + ravdess', 'supervised')
+    """
+    _, *others = name.partition(",")[0].split(" + ")
+    return "supervised" if name == "none" else " + ".join([f"{count:.0f}", *others])
+
+
+def amounts_table(rows: "Sequence[Row]") -> Table:
+    """One line per view and share of labels, one column per amount of unlabelled speech."""
+    rows = [row for row in rows if way(row) in ("supervised", "tuned")]
+    columns, folds = by_amount(rows), {row["fold"] for row in rows}
+    of: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        of.setdefault((row["title"], labels(row), seen(row)), []).append(row)
+    lines = [
+        (view, amount, *(mean_text(per_repeat(of.get((view, amount, name), ()), folds)) for name in columns))
+        for view in views(rows)
+        for amount in amounts(rows)
+    ]
+    heads = [amount_text(name, count) for name, count in columns.items()]
+    return Table(
+        "UAR over the utterances pre-trained on",
+        ("view", "labels", *heads),
+        lines,
+        "UAR in %, tuned encoders; the number of unlabelled utterances is the mean over folds.",
+    )
 
 
 def table(rows: "Sequence[Row]") -> Table:

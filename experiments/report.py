@@ -31,7 +31,7 @@ from experiments import (
     views_ablation,
 )
 from experiments.claims import claims, findings
-from experiments.figures import curves, inline, save
+from experiments.figures import curves, inline, over_unlabelled, save
 from pcl_jax import cli, flags, records
 from pcl_jax.checkpoint import write_atomically
 from pcl_jax.records import Row
@@ -151,10 +151,20 @@ def section(rows: Sequence[Row], runs: Path, figures: Path) -> Section:
     subsets = [
         row for row in scored if (way(row), tuple(row["views"]), row["temperature"]) == ("tuned", *chosen)
     ]
-    asked = {labels(row) for row in subsets if row["pretrained_on"] != "all"}
+    chosen_sets = ("target", "out_of_distribution")
+    asked = {labels(row) for row in subsets if row["pretrained_on"] in chosen_sets}
+    other = {labels(row) for row in subsets if row["pretrained_on"] not in ("all", *chosen_sets)}
+    supervised = [row for row in main_rows if way(row) == "supervised"]
+    by_amount = [row for row in (*supervised, *subsets) if labels(row) in other]
     subsets = [row for row in subsets if labels(row) in asked]  # everything has more shares, from Figure 3
     if subsets:
         made.append((pretraining_data.table(subsets), "pretraining_data"))
+    if by_amount:
+        table = pretraining_data.amounts_table(by_amount)
+        made.append((table, "pretraining_data"))
+        drawn[table.title] = save(
+            over_unlabelled(by_amount, pretraining_data.by_amount(by_amount)), figures / f"{slug}-unlabelled"
+        )
     sets = [row for row in scored if way(row) in ("supervised", "tuned") and _plain(row, chosen)]
     asked = {labels(row) for row in sets if row["views"] and tuple(row["views"]) != chosen.views}
     sets = [row for row in sets if labels(row) in asked]

@@ -30,6 +30,7 @@ from pcl_jax.flags import (
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
     from pcl_jax.records import Row
+    from pcl_jax.training.fold_data import Beside
     from pcl_jax.training.plan import Shard, Step
     from pcl_jax.training.study import Study
     from pcl_jax.views.extract import Extraction, Plan
@@ -338,6 +339,26 @@ def carry_out(
         if say:
             say(group.steps)
     return plan.there(steps)
+
+
+def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[Beside]":
+    """Other corpora with their features, of words like `ravdess=DIR`."""
+    from dataclasses import replace
+
+    from pcl_jax.corpora import CorpusError, read
+    from pcl_jax.training.fold_data import Beside
+
+    found = []
+    for word in words:
+        name, _, root = word.partition("=")
+        try:
+            corpus = read(name, Path(root) if root else None)
+        except CorpusError as error:
+            raise UsageError(f"--also {word}: {error}") from error
+        extraction = extract_features(command, study.views, corpus)
+        kept = tuple(u for u in corpus.utterances if u.id not in extraction.skipped)
+        found.append(Beside(replace(corpus, utterances=kept), extraction.stores))
+    return found
 
 
 def experiment(command: Experiment, name: str, plan_of: "Callable[[Study], Iterable[Step]]") -> "list[Row]":

@@ -94,6 +94,9 @@ class Pretraining:
     """Which utterances of the training and the validation session: all (IEMOCAP-10 [P]), those of target
     emotions (IEMOCAP-4), or the rest; labels choose them, and are not used otherwise [P, Figure 4]."""
 
+    utterances: int | None = None
+    """At most so many training utterances, chosen at random, the fewer among the more: for a curve over the
+    amount of unlabelled speech. None: all."""
     epochs: int = 100
     """At most [P]."""
     batch: int = 128

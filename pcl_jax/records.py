@@ -18,7 +18,6 @@ from typing import Any, Literal
 import jax
 
 from pcl_jax.arrays import flatten
-from pcl_jax.config import SubsetName
 
 FILE = "records.jsonl"
 Row = Mapping[str, Any]
@@ -57,8 +56,11 @@ class Record:
     repeat: int = 0
     temperature: float | None = None
     """Of the pre-training."""
-    pretrained_on: SubsetName | None = None
-    """What the pre-training saw of its sessions; None for a supervised run."""
+    pretrained_on: str | None = None
+    """What the pre-training saw: a `config.SubsetName` of its sessions, at most how many of them, and other
+    corpora, as `Study.pretrained_on` puts it; None for a supervised run."""
+    n_pretrained: int = 0
+    """Utterances that it saw."""
     seed: int
     uar: float | None = None
     """Of the test session, over the corpus's classes; None for pre-training."""
@@ -84,8 +86,8 @@ class Record:
     best_epoch: int = 0
     seconds: float
     protocol: str
-    """Digest of all settings but temperature and subset of the pre-training. Runs of one protocol, corpus and
-    seed can stand in one table."""
+    """Digest of all settings but temperature and choice of utterances of the pre-training. Runs of one
+    protocol, corpus and seed can stand in one table."""
     config_digest: str
     """Of all settings, the corpus's utterance ids and labels, and the views."""
     params_digest: str = ""

@@ -69,7 +69,12 @@ class FoldData:
 
     @property
     def all(self) -> Int[np.ndarray, " _"]:
-        return np.arange(len(self.ids))
+        return np.arange(len(self.train) + len(self.validation) + len(self.test))
+
+    @property
+    def beside(self) -> Int[np.ndarray, " _"]:
+        """Utterances of other corpora, for pre-training alone."""
+        return np.arange(len(self.all), len(self.ids))
 
     @property
     def train(self) -> Int[np.ndarray, " _"]:
@@ -187,6 +192,14 @@ def _ahead(items: Iterator[T]) -> Iterator[tuple[T, float]]:
             yield item, waited_s
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Another corpus, whose speech is pre-trained on and whose labels, if any, are nobody's."""
+
+    corpus: Corpus
+    stores: Mapping[str, Store]
+
+
 def load(
     corpus: Corpus,
     fold: Fold,
@@ -196,6 +209,7 @@ def load(
     mesh: Mesh,
     full_length: int | None = None,
     room: float = inf,
+    beside: Sequence[Beside] = (),
 ) -> FoldData:
     """Read the fold's features, normalise them and put them on every device of the mesh.
 
@@ -206,6 +220,8 @@ def load(
         full_length: give every utterance this many frames (the literal reading of the authors' code).
         room: bytes of features that a device is to hold. Beyond it hidden states, the largest first, are
             left on disk and come batch by batch; no result depends on it.
+        beside: other corpora to pre-train on, each normalised by statistics of its own, since its microphones
+            and rooms are its own. With them all features are held, whatever the room.
 
     Raises:
         KeyError: a store lacks an utterance of the fold.
@@ -213,26 +229,45 @@ def load(
     utterances = fold.train + fold.validation + fold.test
     ids = tuple(u.id for u in utterances)
     speakers = [u.speaker for u in utterances]
-    on_disk = _left_on_disk(stores, ids, normalise, room)
+    on_disk = {} if beside else _left_on_disk(stores, ids, normalise, room)
     features, lengths, imputed = {}, {}, {}
     for view, store in stores.items():
         imputed[view] = 0
         if view in on_disk:
             lengths[view] = np.array([len(store[id]) for id in ids])
             continue
-        values, frames = store.packed(ids)
-        if how := normalise.get(view):
-            known = len(ids) if how == "speaker" else len(fold.train)
-            normaliser = fit(store, ids[:known], speakers[:known], how)
-            values, imputed[view] = normaliser.apply(values, frames, speakers)
+        how = normalise.get(view)
+        known = len(ids) if how == "speaker" else len(fold.train)
+        values, frames, imputed[view] = _normalised(store, ids, speakers, known, how)
+        for other in beside:
+            theirs = other.corpus.utterances
+            more, more_frames, lost = _normalised(
+                other.stores[view], [u.id for u in theirs], [u.speaker for u in theirs], len(theirs), how
+            )
+            values, frames = np.concatenate([values, more]), np.concatenate([frames, more_frames])
+            imputed[view] += lost
         rows = np.maximum(frames, 1)
         packed = Packed(values, np.cumsum(rows) - rows, frames)
         features[view] = put(packed, everywhere(mesh))
         if frames.any():
             lengths[view] = frames
-    labels = np.array([-1 if (c := corpus.label(u)) is None else c for u in utterances], int)
+    more_ids = tuple(f"{other.corpus.name}: {u.id}" for other in beside for u in other.corpus.utterances)
+    labels = np.array(
+        [-1 if (c := corpus.label(u)) is None else c for u in utterances] + [-1] * len(more_ids), int
+    )
     layout = Layout(groups=mesh.size, full_length=full_length)
-    return FoldData(corpus, fold, ids, features, lengths, labels, layout, imputed, on_disk)
+    return FoldData(corpus, fold, ids + more_ids, features, lengths, labels, layout, imputed, on_disk)
+
+
+def _normalised(
+    store: Store, ids: Sequence[str], speakers: Sequence[str], known: int, how: How | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Values, frames and how many values were imputed; by statistics of the first `known` utterances."""
+    values, frames = store.packed(ids)
+    if how is None:
+        return values, frames, 0
+    values, imputed = fit(store, ids[:known], speakers[:known], how).apply(values, frames, speakers)
+    return values, frames, imputed
 
 
 def _left_on_disk(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from pcl_jax.arrays import Array
 from pcl_jax.batches import gather, named_key, order, seeded
@@ -147,6 +147,15 @@ def beginning(data: FoldData, networks: Networks, *, seed: int, mesh: Mesh) -> P
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 
+def unlabelled(data: FoldData, config: Pretraining, *, seed: int) -> Int[np.ndarray, " n"]:
+    """The rows that pre-training sees: of the fold's training sessions, and all of the other corpora."""
+    rows = np.concatenate([data.among(data.train, config.subset), data.beside])
+    if config.utterances is not None and config.utterances < len(rows):
+        chosen = seeded(seed, "unlabelled", data.fold.test_session).permutation(len(rows))
+        rows = rows[np.sort(chosen[: config.utterances])]
+    return rows
+
+
 def pretrain(
     data: FoldData, networks: Networks, config: Pretraining, *, seed: int, mesh: Mesh, progress: Progress
 ) -> Iterator[tuple[Progress, dict[str, Any]]]:
@@ -159,7 +168,8 @@ def pretrain(
         ValueError: fewer training utterances than a batch, or none to validate with.
         FloatingPointError: the loss is no longer finite.
     """
-    train, validation = (data.among(rows, config.subset) for rows in (data.train, data.validation))
+    train = unlabelled(data, config, seed=seed)
+    validation = data.among(data.validation, config.subset)
     kinds = {"all": "", "target": " of target emotions", "out_of_distribution": " of other emotions"}
     kind = kinds[config.subset]
     if len(train) < config.batch:

@@ -54,7 +54,7 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
     folder = study.pretraining_folder(fold)
     if (folder / checkpoint.ENCODERS).is_file():
         return folder
-    config, data = study.settings.pretraining, study.data(fold)
+    config, data = study.settings.pretraining, study.pretraining_data(fold)
     _write_card(study, folder, fold, data)
     with checkpoint.states(folder / "states") as states:
         start = pretraining.beginning(data, study.networks(), seed=study.seed, mesh=study.mesh)
@@ -76,7 +76,8 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
             # Several processes are not stopped in the same epoch: they go on from the last state they share.
             if progress.epoch > saved and jax.process_count() == 1:
                 _save(states, history, progress)
-    _finish(study, folder, fold, progress, history)
+    seen = pretraining.unlabelled(data, config, seed=study.seed)
+    _finish(study, folder, fold, progress, history, seen)
     meet("pretrained")
     return folder
 
@@ -100,7 +101,12 @@ def _save(states: checkpoint.States, history: "_History", progress: pretraining.
 
 
 def _finish(
-    study: Study, folder: Path, fold: int, progress: pretraining.Progress, history: "_History"
+    study: Study,
+    folder: Path,
+    fold: int,
+    progress: pretraining.Progress,
+    history: "_History",
+    seen: np.ndarray,
 ) -> None:
     """Record, then leave the encoders: they say that nothing is left to do."""
     history.write()
@@ -115,7 +121,8 @@ def _finish(
             views=tuple(study.views),
             method="pretraining",
             temperature=temperature,
-            pretrained_on=study.settings.pretraining.subset,
+            pretrained_on=study.pretrained_on,
+            n_pretrained=len(seen),
             validation_loss=float(progress.patience.best),
             epochs=progress.epoch,
             best_epoch=progress.best_epoch,
@@ -125,7 +132,8 @@ def _finish(
     about = study.about(fold, study.views) | {
         "views": list(study.views),
         "temperature": temperature,
-        "subset": study.settings.pretraining.subset,
+        "pretrained on": study.pretrained_on,
+        "pretraining utterances": len(seen),
     }
     checkpoint.save_arrays(folder / checkpoint.ENCODERS, params["encoder"], about)
 
@@ -251,7 +259,8 @@ def _record(
         title=study.title([run.view]),
         views=tuple(card.get("views", ())),
         temperature=card.get("temperature"),
-        pretrained_on=card.get("subset"),
+        pretrained_on=card.get("pretrained on"),
+        n_pretrained=card.get("pretraining utterances", 0),
         fraction=run.fraction,
         per_class=run.per_class,
         n_labelled=labelled,

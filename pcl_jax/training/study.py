@@ -21,7 +21,7 @@ from pcl_jax.records import Record
 from pcl_jax.training import fold_data
 from pcl_jax.training.devices import agreed, memory, mesh
 from pcl_jax.training.finetune import Model
-from pcl_jax.training.fold_data import FoldData
+from pcl_jax.training.fold_data import Beside, FoldData
 from pcl_jax.training.networks import Networks
 from pcl_jax.views.extract import Extraction
 from pcl_jax.views.normalise import How
@@ -82,6 +82,8 @@ class Study:
     """Utterance id -> why it has no features: bad audio, left out of the corpus on request."""
     resident: float = 0.5
     """The share of a device's memory that a fold's features may take; no result depends on it."""
+    beside: tuple[Beside, ...] = ()
+    """Other corpora that every fold is pre-trained on as well."""
 
     @cached_property
     def folds(self) -> Mapping[int, Fold]:
@@ -97,16 +99,27 @@ class Study:
         ]
         return digest(rows, list(self.corpus.classes))
 
+    @property
+    def pretrained_on(self) -> str:
+        """What pre-training sees, as records say it: "all", "target", "all + ravdess, 300 utterances"."""
+        pretraining = self.settings.pretraining
+        amount = "" if pretraining.utterances is None else f", {pretraining.utterances} utterances"
+        return pretraining.subset + "".join(f" + {other.corpus.name}" for other in self.beside) + amount
+
     def title(self, views: Iterable[str]) -> str:
         """These views as tables name them."""
         return ", ".join(self.views[view].title for view in views)
 
     def data(self, fold: int) -> FoldData:
         """The fold's features on the device; the latest fold's are kept."""
-        return self._data(fold)
+        return self._data(fold, ())
+
+    def pretraining_data(self, fold: int) -> FoldData:
+        """The same with the other corpora's beside them."""
+        return self._data(fold, self.beside)
 
     @cached_property
-    def _data(self) -> Callable[[int], FoldData]:
+    def _data(self) -> Callable[[int, tuple[Beside, ...]], FoldData]:
         normalise: dict[str, How] = {
             name: self.settings.normalise for name, view in self.views.items() if view.normalised
         }
@@ -116,7 +129,7 @@ class Study:
             full_length = 1 + round(mel.clip.duration_s * mel.sampling_rate) // mel.hop
 
         @lru_cache(maxsize=1)
-        def load(fold: int) -> FoldData:
+        def load(fold: int, beside: tuple[Beside, ...]) -> FoldData:
             return fold_data.load(
                 self.corpus,
                 self.folds[fold],
@@ -125,6 +138,7 @@ class Study:
                 mesh=self.mesh,
                 full_length=full_length,
                 room=self.resident * 2**20 * agreed(memory(self.mesh) // 2**20),
+                beside=beside,
             )
 
         return load
@@ -135,6 +149,27 @@ class Study:
         other = replace(self, settings=replace(self.settings, pretraining=pretraining))
         other.__dict__["_data"] = self._data
         return other
+
+    def pretraining_beside(self, others: Iterable[Beside]) -> "Study":
+        """The same study, pre-trained on the speech of other corpora as well.
+
+        Raises:
+            ValueError: one of them holds a recording of this corpus: its test speakers would be heard.
+        """
+        others = tuple(others)
+        store = next(iter(self.stores.values()))
+        own = {store.audio_digest(u.id): u.id for u in self.corpus.utterances}
+        for other in others:
+            theirs = next(iter(other.stores.values()))
+            for u in other.corpus.utterances:
+                if same := own.get(theirs.audio_digest(u.id)):
+                    raise ValueError(
+                        f"{u.id} of {other.corpus.name} is the same recording as {same} of "
+                        f"{self.corpus.name}: pre-training would hear test speakers; leave it out"
+                    )
+        study = replace(self, beside=others)
+        study.__dict__["_data"] = self._data
+        return study
 
     def of_views(self, names: Iterable[str]) -> "Study":
         """The same study with these of its views alone."""
@@ -178,7 +213,8 @@ class Study:
     def pretraining_folder(self, fold: int) -> Path:
         """Where the pre-training of a fold lies, or will lie."""
         about = self.about(fold, self.views)
-        name = digest(about, list(self.views), self.settings.pretraining, self.seed)
+        beside = [_audio(other.corpus, other.stores) for other in self.beside]
+        name = digest(about, list(self.views), self.settings.pretraining, self.seed, beside)
         return self.runs / self.corpus.name / f"pretrain-fold{fold}-{'+'.join(self.views)}-{name}"
 
     def folder(self, run: Pretrain | Task | Probe) -> Path:
@@ -216,7 +252,12 @@ class Study:
         """Append the record of a finished run."""
         labels = [self.corpus.label(u) for u in self.corpus.utterances]
         alike = Pretraining()
-        pretraining = replace(self.settings.pretraining, temperature=alike.temperature, subset=alike.subset)
+        pretraining = replace(
+            self.settings.pretraining,
+            temperature=alike.temperature,
+            subset=alike.subset,
+            utterances=alike.utterances,
+        )
         record = Record(
             experiment=self.experiment,
             corpus=self.corpus.name,
@@ -235,6 +276,12 @@ class Study:
         )
         records.append(self.runs, record)
         return asdict(record)
+
+
+def _audio(corpus: Corpus, stores: Mapping[str, Store]) -> list[str]:
+    """Name and digest of what another corpus brings."""
+    store = next(iter(stores.values()))
+    return [corpus.name, digest([(u.id, store.audio_digest(u.id)) for u in corpus.utterances])]
 
 
 def open_study(

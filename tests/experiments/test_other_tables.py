@@ -1,6 +1,9 @@
 """Tables of freezing, pre-training data and sets of views from made-up records, by hand."""
 
+import pytest
+
 from experiments import freezing, pretraining_data, views_ablation
+from experiments.figures import over_unlabelled
 
 TWO, THREE = ("mel", "egemaps"), ("mel", "egemaps", "whisper")
 
@@ -54,3 +57,16 @@ def test_each_set_of_views_is_a_column_and_empty_where_the_view_is_not_in_it():
     assert mel["egemaps + whisper"] == ""
     assert egemaps["egemaps + whisper"] == "70.0"
     assert egemaps["mel + egemaps"] == "not run"
+
+
+def test_the_curve_over_unlabelled_speech_starts_at_none_and_says_what_was_seen():
+    rows = [record(0.3, method="supervised"), record(0.9, frozen=True), record(0.8, on="target")]
+    for on, seen, uar in (("all", 320, 0.5), ("all + other", 400, 0.6), ("all, 128 utterances", 128, 0.4)):
+        rows.append(record(uar, on=on) | {"n_pretrained": seen})
+    table = pretraining_data.amounts_table(rows)
+    assert table.head[2:] == ("supervised", "128", "320", "400 + other")
+    assert table.rows == [("mel", "5%", "30.0", "40.0", "50.0", "60.0")]
+    figure = over_unlabelled(rows, pretraining_data.by_amount(rows))
+    (at,) = figure.axes
+    assert at.lines[0].get_xdata().tolist() == [0, 128, 320, 400]
+    assert at.lines[0].get_ydata().tolist() == pytest.approx([30, 40, 50, 60])

@@ -111,7 +111,11 @@ def small_study(
         for u in corpus.utterances:
             kind = (*CLASSES, "other").index(u.emotion)
             values = view.make(rng, kind)
-            rows.append(store.Row(u.id, "0" * 8, values if spoil is None else spoil(u, values)))
+            rows.append(
+                store.Row(
+                    u.id, f"audio of {corpus.name} {u.id}", values if spoil is None else spoil(u, values)
+                )
+            )
         place = folder / f"features-{runs}" / view.name
         if not place.is_dir():
             store.append(place, view.name, view.describe(), rows)
