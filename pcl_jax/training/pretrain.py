@@ -186,6 +186,7 @@ def pretrain(
         "full_length": data.layout.full_length,
     }
     shuffled = seeded(seed, "validation").permutation(validation)
+    shapes = set()  # of batches: each is a program, compiled once
     while not progress.over(config):
         began = time.perf_counter()
         epoch = progress.epoch + 1
@@ -198,6 +199,7 @@ def pretrain(
             )
             losses.append(data.pace(loss))
             counts.append(batch.utterances)
+            shapes.add(("train", batch.capacity))
             waited_s += batch.waited_s
         loss = float(np.average(jax.device_get(losses), weights=counts))  # the one host sync of the pass
         seconds = time.perf_counter() - began
@@ -205,6 +207,7 @@ def pretrain(
         for batch in data.batches(shuffled, config.batch, mesh, drop_last=False):
             found = _evaluate(state, batch.features, batch.rows, capacity=batch.capacity, **options)
             checks.append((batch.utterances, *data.pace(found)))
+            shapes.add(("evaluate", batch.capacity, batch.rows.shape))
         sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
         validation_loss = float(np.average(validation_losses, weights=sizes))
         row = {
@@ -216,6 +219,7 @@ def pretrain(
             "retrieval": float(np.average(retrievals, weights=sizes)),
             "retrieval_chance": len(checks) / len(validation),
             "learning_rate": learning_rate,
+            "programs": len(shapes),
             "utterances_per_s": sum(counts) / seconds,
             "waiting": waited_s / seconds,
             "seconds": time.perf_counter() - began,

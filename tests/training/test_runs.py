@@ -58,6 +58,7 @@ def test_a_stopped_pretraining_goes_on_to_the_same_parameters(make_study):
         for s in (whole, broken)
     ]
     assert losses[0] == losses[1]
+    assert all(1 < json.loads(line)["programs"] <= 6 for line in (folder / "epochs.jsonl").open())
 
 
 def test_the_seed_and_only_the_seed_decides(make_study):
