@@ -50,8 +50,9 @@ def curves(rows: "Sequence[Row]") -> "Figure":
             at.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
             if name != "probe-raw":
                 halves = np.nan_to_num(halves)
-                at.fill_between(x, means - halves, means + halves, color=colour, alpha=0.2, linewidth=0)
-                top = np.fmax(top, means + halves)
+                low, high = np.maximum(means - halves, 0), np.minimum(means + halves, 100)
+                at.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+                top = np.fmax(top, high)
         for i, amount in enumerate(known):
             if gain := gained.get((view, amount)):
                 at.annotate(

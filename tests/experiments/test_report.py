@@ -92,6 +92,12 @@ def test_too_few_repeats_are_not_called_no_effect(tmp_path):
     assert "told from chance" not in page
 
 
+def test_a_share_with_few_repeats_does_not_silence_those_with_many(tmp_path):
+    page = page_of(tmp_path, made(gain=0.0) + made(gain=0.0, fractions=(1.0,), repeats=range(2)))
+    assert "too few" not in page
+    assert "told from chance" in page
+
+
 def test_a_fold_that_has_only_begun_is_left_out_and_named(tmp_path):
     page = page_of(tmp_path, made() + made(folds=(3,), fractions=(0.02,), repeats=(0,)))
     assert "only begun: folds 3" in page
