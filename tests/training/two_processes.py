@@ -13,8 +13,7 @@ def train(study) -> None:
 
     encoders = runs.pretrain(study, 2)
     tasks = [
-        Task(2, view, start, frozen, 0.5, repeat)
-        for view in ("mel", "egemaps")
+        Task(2, "egemaps", start, frozen, 0.5, repeat)
         for start, frozen in ((None, False), (encoders, False), (encoders, True))
         for repeat in (0, 1)
     ]
