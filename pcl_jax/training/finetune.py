@@ -144,7 +144,8 @@ def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, mod
         params, scale = run
         return _logits(model, params | frozen, features, scale).argmax(axis=-1)
 
-    if jax.default_backend() == "cpu":  # run after run, whose layers stay in the cache: half the time
+    several = len(jax.tree.leaves(params)[0]) > 1
+    if several and jax.default_backend() == "cpu":  # small ones: run after run, layers stay in the cache
         return jax.lax.map(one, (params, scales)).T
     return jax.vmap(one, out_axes=1)((params, scales))
 

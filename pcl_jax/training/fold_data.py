@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import repeat
 from math import inf
 from typing import NamedTuple, TypeVar
@@ -122,8 +121,13 @@ class FoldData:
         layout = replace(self.layout, groups=1)
         (capacity,) = layout.capacities(self.lengths, [rows])
         (read,) = self._read([rows])
-        compiled = jax.jit(partial(gather, capacity=dict(capacity), full_length=layout.full_length))
-        return compiled({**self.features, **read}, layout.place(rows))
+        # Not compiled: hidden states come out as they went in, by reference, and a program would copy them.
+        return gather(
+            {**self.features, **read},
+            layout.place(rows),
+            capacity=dict(capacity),
+            full_length=layout.full_length,
+        )
 
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
         """Those of the rows whose emotion is a target."""
