@@ -34,10 +34,10 @@ from pcl_jax.arrays import aligned
 from pcl_jax.batches import Layout, Packed
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.devices import mesh
 from pcl_jax.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.fold_data import FoldData
 from pcl_jax.training import finetune, pretrain
-from pcl_jax.training.devices import mesh
-from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import Networks
 
 ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": Wav2Vec2Encoder()}

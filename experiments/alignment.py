@@ -29,8 +29,8 @@ from pcl_jax.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 Of = Literal["pretrained", "supervised", "random"]
 HEADS = {
@@ -62,8 +62,8 @@ def main(command: Alignment) -> None:
 
 def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
     """The runs whose encoders are compared."""
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Pretrain, Task
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))
@@ -73,7 +73,7 @@ def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
 
 def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
     """The record of each ordered pair of views, measured where there is none (not if `dry`)."""
-    from pcl_jax.training.runs import representations
+    from pcl_jax.studies.runs import representations
 
     began, done, run = time.monotonic(), study.done(), study.pretraining_folder(fold)
     made: dict[tuple[str, str], np.ndarray] = {}

@@ -28,8 +28,8 @@ from pcl_jax.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 Of = Literal["pretrained", "supervised", "random"]
 HEADS = {"pretrained": "pre-trained", "supervised": "supervised", "random": "random"}
@@ -68,8 +68,8 @@ def main(command: Embeddings) -> None:
 
 def plan(study: "Study", command: Embeddings) -> "Iterator[Step]":
     """The runs whose encoders are drawn."""
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Pretrain, Task
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))
@@ -79,7 +79,7 @@ def plan(study: "Study", command: Embeddings) -> "Iterator[Step]":
 
 def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
     """The record of a fold, drawn where there is none (not if `dry`)."""
-    from pcl_jax.training.runs import representations
+    from pcl_jax.studies.runs import representations
 
     began, run = time.monotonic(), study.pretraining_folder(fold)
     folder = study.measured("embeddings", fold, study.views, run)

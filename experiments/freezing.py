@@ -24,8 +24,8 @@ from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def main(command: Freezing) -> None:
 
 def plan(study: "Study", command: Freezing) -> "Iterator[Step]":
     """All runs of Table 2, and the supervised ones beside them."""
-    from pcl_jax.training.plan import label_efficiency
+    from pcl_jax.studies.plan import label_efficiency
 
     return label_efficiency(study, command.folds, {1.0: command.repeats}, probes=False)
 

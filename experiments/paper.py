@@ -6,13 +6,12 @@
 Runs the other experiments one after the other and writes the report (`experiments.report`) after each:
 Figure 3 with two repeats first, then the temperatures, alignment and embeddings, then Figure 3 in full,
 Figure 4, and the sets of views. It can be stopped and started at will, and shared by several processes with
-`--shard`; what is done is never done again. Says how many runs there are, and, from those it has done, how
-long the rest takes.
+`--shard`; what is done is never done again. One bar for all runs says, from those it has done, how long the
+rest takes; beneath it is the bar of the fold that is on.
 """
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,8 +31,8 @@ from pcl_jax import cli, flags
 from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Part(NamedTuple):
 
 def main(command: Paper) -> None:
     from pcl_jax import terminal
-    from pcl_jax.training import plan
+    from pcl_jax.studies import plan
 
     shard = cli.share(command.shard)
     command = quick(command) if command.fast else command
@@ -67,38 +66,32 @@ def main(command: Paper) -> None:
     every = {step.folder for steps in mine for step in steps}
     left = every - set(study.done())
     terminal.out.print(f"{len(every):,} runs, {len(left):,} of them still to do", highlight=False)
-    began, first = time.monotonic(), len(left)
-
-    def say(done: "Sequence[Step]") -> None:
-        before = len(left)
-        left.difference_update(step.folder for step in done)
-        if 0 < len(left) < before:
-            rest = (time.monotonic() - began) / (first - len(left)) * len(left)
-            terminal.out.print(
-                f"{len(every) - len(left):,} of {len(every):,} runs done, "
-                f"about {terminal.duration(rest)} left",
-                highlight=False,
-            )
-
     page = report.write(command.runs)
-    for number, (part, steps) in enumerate(zip(parts, mine, strict=True), start=1):
-        terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
-        try:
-            if not command.table_only:
-                cli.carry_out(steps, say=say)
-            table = part.table()
-        except ValueError as error:  # a corpus too small for one experiment is not for the others
-            terminal.err.print(f"not possible here: {error}", markup=False, highlight=False)
-            left.difference_update(step.folder for step in steps)
-            continue
-        terminal.out.print(table.markdown(), markup=False, highlight=False)
-        page = report.write(command.runs)
+    with terminal.bar("all runs") as grid:
+
+        def done(*folders: str) -> None:
+            left.difference_update(folders)
+            grid(len(every) - len(left), len(every), f"part {number} of {len(parts)}, {part.title}")
+
+        for number, (part, steps) in enumerate(zip(parts, mine, strict=True), start=1):
+            terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
+            try:
+                if not command.table_only:
+                    done()
+                    cli.carry_out(steps, say=done)
+                table = part.table()
+            except ValueError as error:  # a corpus too small for one experiment is not for the others
+                terminal.out.print(f"not possible here: {error}", markup=False, highlight=False)
+                done(*(step.folder for step in steps))
+                continue
+            terminal.out.print(table.markdown(), markup=False, highlight=False)
+            page = report.write(command.runs)
     terminal.out.print(f"report: {page}", highlight=False)
 
 
 def parts_of(study: "Study", command: Paper) -> list[Part]:
     """The experiments in their order."""
-    from pcl_jax.training import plan
+    from pcl_jax.studies import plan
 
     def part(title: str, module: Any, its: flags.Experiment) -> Part:
         steps = list(module.plan(study, its))

@@ -37,10 +37,10 @@ from pcl_jax.summary import GAIN_HEAD, amounts, gain_texts, gains, labels, mean_
 from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
+    from pcl_jax.fold_data import Beside
     from pcl_jax.records import Row
-    from pcl_jax.training.fold_data import Beside
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 HEADS = {"all": "all", "target": "target emotions", "out_of_distribution": "other emotions"}
 
@@ -81,8 +81,8 @@ def plan(study: "Study", command: PretrainingData) -> "Iterator[Step]":
 
 def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Beside]") -> "Iterator[Step]":
     """Supervised; tuned after pre-training on so many utterances, and on all with other corpora beside."""
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Task
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Task
 
     for fold, fraction, repeat in product(command.folds, command.fractions, range(command.repeats)):
         for view in study.views:
@@ -94,8 +94,8 @@ def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Bes
 
 
 def _tuned(study: "Study", command: PretrainingData) -> "Iterator[Step]":
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Pretrain, Task
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))

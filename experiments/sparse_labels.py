@@ -40,8 +40,8 @@ from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def main(command: SparseLabels) -> None:
 
 def plan(study: "Study", command: SparseLabels) -> "Iterator[Step]":
     """All runs of the curves."""
-    from pcl_jax.training.plan import label_efficiency
+    from pcl_jax.studies.plan import label_efficiency
 
     fractions = dict.fromkeys(command.fractions, command.repeats)
     per_class = dict.fromkeys(command.per_class, command.repeats)

@@ -28,8 +28,8 @@ from pcl_jax.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 PAPER = {
     (0.0, False): ((61.35, 60.72, 62.00, 59.43), (55.11, 54.59, 53.39, 52.09), (48.62, 48.00, 49.97, 48.10)),
@@ -69,7 +69,7 @@ def main(command: Temperature) -> None:
 
 def plan(study: "Study", command: Temperature) -> "Iterator[Step]":
     """All runs of Table 4; those of supervised training are the same for each temperature."""
-    from pcl_jax.training.plan import label_efficiency
+    from pcl_jax.studies.plan import label_efficiency
 
     for temperature in command.temperatures:
         at = study.pretraining_with(temperature=temperature)

@@ -25,8 +25,8 @@ from pcl_jax.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.records import Row
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def plan(study: "Study", command: ViewsAblation) -> "Iterator[Step]":
     Raises:
         UsageError: fewer than two views.
     """
-    from pcl_jax.training.plan import Step
-    from pcl_jax.training.study import Pretrain, Task
+    from pcl_jax.studies.plan import Step
+    from pcl_jax.studies.study import Pretrain, Task
 
     if len(study.views) < 2:
         raise cli.UsageError(

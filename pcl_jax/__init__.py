@@ -13,7 +13,10 @@ The map of the house; each line is one idea, one file. Importing this package im
     corpora       a folder of audio -> a Corpus of Utterances; folds; few labels
     views         an audio file -> the features of one view; the feature store
     batches       order(seed, epoch); ragged features -> static-shape batches
-    training      pre-train, fine-tune, plans of runs           Section 3.3
+    devices       the mesh of all devices, of one process or several
+    fold_data     what the training of a fold reads, on the devices
+    training      pre-train, fine-tune                          Section 3.3
+    studies       runs of a corpus: named, planned, done, recorded
     checkpoint    latest and best; resume; refuse a foreign fold
     records       one row per finished run
     summary       records -> means, intervals, gains
@@ -21,6 +24,7 @@ The map of the house; each line is one idea, one file. Importing this package im
 
 A module imports only from those above it in architecture order:
 arrays; then config, encoders, losses, metrics, similarity, significance, tables (strangers to each other);
-then corpora; views; batches, checkpoint, records; summary; training; flags, terminal; cli.
+then corpora; views; batches, checkpoint, devices, records; summary; fold_data; training; studies; flags,
+terminal; cli.
 The experiments stand outside and above; of them only report, claims and paper know others.
 """

@@ -29,10 +29,10 @@ from pcl_jax.flags import (
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
+    from pcl_jax.fold_data import Beside
     from pcl_jax.records import Row
-    from pcl_jax.training.fold_data import Beside
-    from pcl_jax.training.plan import Shard, Step
-    from pcl_jax.training.study import Study
+    from pcl_jax.studies.plan import Shard, Step
+    from pcl_jax.studies.study import Study
     from pcl_jax.views.extract import Extraction, Plan
     from pcl_jax.views.view import View
 
@@ -144,7 +144,7 @@ def extract_features(
     import jax
 
     from pcl_jax import terminal
-    from pcl_jax.training.devices import keep_compiled_programs
+    from pcl_jax.devices import keep_compiled_programs
     from pcl_jax.views.extract import extract
 
     if corpus.synthetic:
@@ -179,7 +179,7 @@ def extract_features(
 
 def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -> "Study":
     """The corpus with the features of these views extracted, ready to train on."""
-    from pcl_jax.training.study import open_study
+    from pcl_jax.studies.study import open_study
 
     if command.processes:
         join(command)
@@ -211,8 +211,7 @@ def join(command: OnDevices) -> None:
     """Become one of several processes; the first speaks for all."""
     import jax
 
-    from pcl_jax import terminal
-    from pcl_jax.training import devices
+    from pcl_jax import devices, terminal
 
     if command.devices is not None:
         raise UsageError("--devices and --processes exclude each other: processes use all their devices")
@@ -296,7 +295,7 @@ def pretrain(command: Pretrain) -> None:
     run = pretrain_fold(study, command.fold)
     terminal.out.print(terminal.pretrained_line(study.done()[study.relative(run)]))
     if command.compare:
-        from pcl_jax.training.plan import label_efficiency
+        from pcl_jax.studies.plan import label_efficiency
 
         rows = carry_out(list(label_efficiency(study, [command.fold], COMPARED, probes=False)))
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(study, command.fold)))
@@ -310,7 +309,7 @@ def pretrain(command: Pretrain) -> None:
 def pretrain_fold(study: "Study", fold: int) -> Path:
     """Pre-train on a fold where that is not done, with a progress bar; the run's folder."""
     from pcl_jax import terminal
-    from pcl_jax.training import runs
+    from pcl_jax.studies import runs
 
     with terminal.bar(f"fold {fold}, pre-train") as progress:
         return runs.pretrain(
@@ -319,25 +318,24 @@ def pretrain_fold(study: "Study", fold: int) -> Path:
 
 
 def carry_out(
-    steps: "Sequence[Step]", shard: "Shard" = (1, 1), say: "Callable[[Sequence[Step]], None] | None" = None
+    steps: "Sequence[Step]", shard: "Shard" = (1, 1), say: Callable[[str], None] = lambda _: None
 ) -> "list[Row]":
     """Run what is missing of a plan, or of a share of it, with progress bars; the records there are then.
 
-    `say` is told of the steps of each group when they are done.
+    `say` is told the folder of each run that is done.
     """
     from pcl_jax import terminal
-    from pcl_jax.training import plan
-    from pcl_jax.training.runs import evaluate_all
+    from pcl_jax.studies import plan
+    from pcl_jax.studies.runs import evaluate_all
 
     groups = plan.groups(steps, shard)
     for group in groups:
         if group.pretrains:
-            pretrain_fold(group.study, group.fold)
+            say(group.study.relative(pretrain_fold(group.study, group.fold)))
         with terminal.bar(group.title(groups)) as progress:
             for number, row in enumerate(evaluate_all(group.study, group.runs), start=1):
                 progress(number, len(group.runs), terminal.task_line(row))
-        if say:
-            say(group.steps)
+                say(row["run"])
     return plan.there(steps)
 
 
@@ -346,7 +344,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
     from dataclasses import replace
 
     from pcl_jax.corpora import CorpusError, read
-    from pcl_jax.training.fold_data import Beside
+    from pcl_jax.fold_data import Beside
 
     found = []
     for word in words:
@@ -363,7 +361,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
 
 def experiment(command: Experiment, name: str, plan_of: "Callable[[Study], Iterable[Step]]") -> "list[Row]":
     """Do an experiment of the paper, or with `--table-only` nothing; the records there are of it."""
-    from pcl_jax.training import plan
+    from pcl_jax.studies import plan
 
     shard = share(command.shard)
     steps = list(plan_of(open_study(command, command.views, name)))
@@ -384,8 +382,8 @@ def share(text: str) -> "Shard":
 
 def finetune(command: Finetune) -> None:
     from pcl_jax import terminal
-    from pcl_jax.training.runs import evaluate
-    from pcl_jax.training.study import Task
+    from pcl_jax.studies.runs import evaluate
+    from pcl_jax.studies.study import Task
 
     if command.supervised == (command.pretrained is not None):
         raise UsageError("give either --pretrained RUN or --supervised")

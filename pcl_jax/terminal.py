@@ -15,13 +15,13 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from pcl_jax.corpora.folds import validation_session
 from pcl_jax.records import Row
+from pcl_jax.studies.study import Study
 from pcl_jax.summary import PROBES, WAYS, labels, way
-from pcl_jax.training.study import Study
 from pcl_jax.views.extract import Extraction, Plan
 from pcl_jax.views.manage import Kept
 from pcl_jax.views.store import StoreError
@@ -45,37 +45,58 @@ class Bar:
         self._task: TaskID | None = None
         self._printed, self._began = 0.0, time.monotonic()
         self._before: int | None = None
+        self._said = ""
 
     def __call__(self, done: int, total: int, label: str = "") -> None:
         now = time.monotonic()
         if self._before is None or now - self._began < AT_ONCE_S:
             self._before = done - 1
+        left = duration((now - self._began) / (done - self._before) * (total - done)) if done else "?"
+        self._said = f"{self._title} {done}/{total} {label}"
         if self._progress is not None:
             if self._task is None:  # no bar where there is nothing to do
-                self._task = self._progress.add_task(self._title, total=total, label=label)
-            self._progress.update(self._task, completed=done, total=total, label=label)
+                self._task = self._progress.add_task(self._title, total=total, left=left, label=label)
+            self._progress.update(self._task, completed=done, total=total, left=left, label=label)
         elif now - self._printed > PLAIN_EVERY_S or done == total:
-            left = (now - self._began) / (done - self._before) * (total - done)
-            out.print(f"{self._title} {done}/{total} {label}, {duration(left)} left", highlight=False)
+            out.print(f"{self._said}, {left} left", highlight=False)
             self._printed = now
+
+    def leave(self) -> None:
+        """Of a bar beneath another: a line stays of it, and the room is for the next."""
+        if self._progress is not None and self._task is not None:
+            out.print(self._said, highlight=False)
+            self._progress.remove_task(self._task)
+
+
+_shown: Progress | None = None
+"""What is on the screen: bars within a bar stand beneath it."""
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Bar]:
-    """A progress bar for the block."""
-    if not out.is_terminal:
-        yield Bar(None, title)
+    """A progress bar for the block; within the block of another, beneath that one."""
+    global _shown
+    if _shown is not None or not out.is_terminal:
+        made = Bar(_shown, title)
+        try:
+            yield made
+        finally:
+            made.leave()
         return
     room = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, out.width - 42))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[left]}", style="progress.remaining"),
         TextColumn("{task.fields[label]}", table_column=room),
     )
     with Progress(*columns, console=out) as progress:
-        yield Bar(progress, title)
+        _shown = progress
+        try:
+            yield Bar(progress, title)
+        finally:
+            _shown = None
 
 
 def plan_line(plan: Plan) -> str:

@@ -1,5 +1,15 @@
 """Every test runs with eight CPU devices, and with shapes and types of all annotations checked."""
 
+import os
+from pathlib import Path
+
+# Before jax is imported. Compiling is most of the tests' time: what one test compiled, or an earlier run of
+# them, is not compiled again, in this process, the other or one that a test starts.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 import jax
 from jaxtyping import install_import_hook
 

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from pcl_jax.arrays import Array, Ragged
 from pcl_jax.batches import gather, named_key, order
 from pcl_jax.config import Finetuning
+from pcl_jax.devices import everywhere, fetch, put
 from pcl_jax.encoders import Classifier, FunctionalsEncoder
+from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import uar
-from pcl_jax.training.devices import everywhere, fetch, put
-from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import encode
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Int
 from pcl_jax.arrays import Array
 from pcl_jax.batches import gather, named_key, order, seeded
 from pcl_jax.config import Pretraining
+from pcl_jax.devices import everywhere, put
+from pcl_jax.fold_data import Batch, FoldData
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
-from pcl_jax.training.devices import everywhere, put
-from pcl_jax.training.fold_data import Batch, FoldData
 from pcl_jax.training.networks import Features, Networks
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau

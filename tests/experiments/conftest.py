@@ -1,5 +1,5 @@
-"""The made-up features that the tests of training have."""
+"""The made-up features that the tests of studies have."""
 
-from tests.training.conftest import make_study, quick_compilation
+from tests.studies.conftest import make_study, quick_compilation
 
 __all__ = ["make_study", "quick_compilation"]

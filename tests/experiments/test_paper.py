@@ -8,8 +8,8 @@ import pytest
 from experiments import paper
 from pcl_jax import cli, records
 from pcl_jax.records import Record
-from pcl_jax.training import plan
-from pcl_jax.training.study import Pretrain
+from pcl_jax.studies import plan
+from pcl_jax.studies.study import Pretrain
 
 COMMAND = paper.Paper(folds=(1, 2), repeats=2, fast=True)
 

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from pcl_jax.studies.study import Task
 from pcl_jax.training.finetune import Run, Scale, finetune, represent
 from pcl_jax.training.networks import init_encoder
-from pcl_jax.training.study import Task
-from tests.training.conftest import SETTINGS
+from tests.studies.conftest import SETTINGS
 
 CONFIG = SETTINGS.finetuning
 

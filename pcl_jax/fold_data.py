@@ -19,7 +19,7 @@ from pcl_jax.batches import Layout, Packed, few_sizes, gather, split
 from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.training.devices import everywhere, put, shared_out
+from pcl_jax.devices import everywhere, put, shared_out
 from pcl_jax.views.normalise import How, fit
 from pcl_jax.views.store import Store
 

@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
+from pcl_jax import fold_data
+from pcl_jax.devices import mesh
 from pcl_jax.encoders import Wav2Vec2Encoder
 from pcl_jax.records import params_digest
-from pcl_jax.training import fold_data
-from pcl_jax.training.devices import mesh
+from pcl_jax.studies.probe import pooled
+from pcl_jax.studies.runs import evaluate, pretrain
+from pcl_jax.studies.study import Task
 from pcl_jax.training.finetune import Run, finetune
 from pcl_jax.training.networks import init_encoder
-from pcl_jax.training.probe import pooled
-from pcl_jax.training.runs import evaluate, pretrain
-from pcl_jax.training.study import Task
 from pcl_jax.views.store import Store, StoreError
-from tests.training.conftest import SETTINGS, VIEWS, FakeView
+from tests.studies.conftest import SETTINGS, VIEWS, FakeView
 
 STATES = FakeView(
     "states",

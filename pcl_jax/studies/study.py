@@ -1,7 +1,7 @@
 """Study: a corpus, its views and all settings; where its runs lie, and the record of each.
 
 Every run has a folder named by what it is, with a digest of everything that decides its outcome, so
-the same question asked again finds its answer. `pcl_jax.training.runs` does the runs.
+the same question asked again finds its answer. `pcl_jax.studies.runs` does the runs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,16 +12,15 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
-from pcl_jax import records
+from pcl_jax import fold_data, records
 from pcl_jax.config import Pretraining, Settings, digest
 from pcl_jax.corpora.folds import Fold, labelled_subset, leave_one_session_out
 from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.devices import agreed, memory, mesh
 from pcl_jax.encoders import Classifier, ProjectionHead
+from pcl_jax.fold_data import Beside, FoldData
 from pcl_jax.records import Record
-from pcl_jax.training import fold_data
-from pcl_jax.training.devices import agreed, memory, mesh
 from pcl_jax.training.finetune import Model
-from pcl_jax.training.fold_data import Beside, FoldData
 from pcl_jax.training.networks import Networks
 from pcl_jax.views.extract import Extraction
 from pcl_jax.views.normalise import How

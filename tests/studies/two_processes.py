@@ -8,8 +8,8 @@ import jax
 
 def train(study) -> None:
     """A pre-training, fine-tunings from it and beside it, a probe."""
-    from pcl_jax.training import runs
-    from pcl_jax.training.study import Probe, Task
+    from pcl_jax.studies import runs
+    from pcl_jax.studies.study import Probe, Task
 
     encoders = runs.pretrain(study, 2)
     tasks = [
@@ -21,7 +21,7 @@ def train(study) -> None:
 
 
 def main(processes: str, folder: str) -> None:
-    from pcl_jax.training import devices
+    from pcl_jax import devices
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
@@ -29,7 +29,7 @@ def main(processes: str, folder: str) -> None:
     devices.join(processes)
     assert (jax.process_count(), jax.device_count()) == (2, 4)
 
-    from tests.training.conftest import small_study
+    from tests.studies.conftest import small_study
 
     train(small_study(Path(folder), devices=None))
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pcl_jax import config
-from pcl_jax.training.fold_data import Beside
+from pcl_jax.fold_data import Beside
+from pcl_jax.studies.runs import evaluate, pretrain
+from pcl_jax.studies.study import Task
 from pcl_jax.training.pretrain import unlabelled
-from pcl_jax.training.runs import evaluate, pretrain
-from pcl_jax.training.study import Task
-from tests.training.conftest import SETTINGS, small_corpus
+from tests.studies.conftest import SETTINGS, small_corpus
 
 
 @pytest.fixture

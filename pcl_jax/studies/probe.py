@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from pcl_jax.arrays import Array
+from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import uar
-from pcl_jax.training.fold_data import FoldData
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of C tried; on a tie the strongest regularisation is kept."""

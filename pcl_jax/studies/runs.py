@@ -18,15 +18,15 @@ import jax
 import numpy as np
 
 from pcl_jax import checkpoint, records
+from pcl_jax.devices import agreed, meet
+from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import confusion, recall, uar, wa
 from pcl_jax.records import Row
+from pcl_jax.studies import probe as probing
+from pcl_jax.studies.study import Probe, Study, Task
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import pretrain as pretraining
-from pcl_jax.training import probe as probing
-from pcl_jax.training.devices import agreed, meet
-from pcl_jax.training.fold_data import FoldData
 from pcl_jax.training.networks import init_encoder
-from pcl_jax.training.study import Probe, Study, Task
 
 SAVE_EVERY_S = 5.0
 """A kill loses at most this much pre-training, or one epoch."""

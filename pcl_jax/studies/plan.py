@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pcl_jax.records import Row
-from pcl_jax.training.study import Pretrain, Probe, Study, Task
+from pcl_jax.studies.study import Pretrain, Probe, Study, Task
 from pcl_jax.views.store import Shard
 
 

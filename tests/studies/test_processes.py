@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from pcl_jax import checkpoint, records
-from pcl_jax.training import devices
-from tests.training.conftest import small_study
-from tests.training.two_processes import train
+from pcl_jax import checkpoint, devices, records
+from tests.studies.conftest import small_study
+from tests.studies.two_processes import train
 
 
 def run_two(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
+    own = ("JAX_NUM", "JAX_PLATFORMS", "XLA_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.two_processes", f"{number}/2@{address}", folder],
+            [sys.executable, "-m", "tests.studies.two_processes", f"{number}/2@{address}", folder],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,

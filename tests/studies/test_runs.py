@@ -18,12 +18,12 @@ from pcl_jax import records
 from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays
 from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.metrics import uar
+from pcl_jax.studies import plan
+from pcl_jax.studies.plan import label_efficiency
+from pcl_jax.studies.runs import evaluate, evaluate_all, pretrain, representations
+from pcl_jax.studies.study import Probe, Task
 from pcl_jax.summary import labels
-from pcl_jax.training import plan
-from pcl_jax.training.plan import label_efficiency
-from pcl_jax.training.runs import evaluate, evaluate_all, pretrain, representations
-from pcl_jax.training.study import Probe, Task
-from tests.training.conftest import SETTINGS, VIEWS, FakeView, small_corpus
+from tests.studies.conftest import SETTINGS, VIEWS, FakeView, small_corpus
 
 
 def record_of(study, folder: Path) -> dict:

@@ -1,0 +1,63 @@
+"""The report's page in a browser: no complaint on the console, and no scrolling sideways on a phone."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments import report
+from pcl_jax import records
+from tests.experiments.test_report import WAYS, made
+
+PROBE = "<script>console.log(`${innerWidth} wide, page ${document.documentElement.scrollWidth}`)</script>"
+
+
+@pytest.fixture
+def browser() -> str:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium: on Debian, apt-get install chromium")
+    return found
+
+
+def look(browser: str, page: Path, width: int) -> tuple[list[str], bytes]:
+    """What the console says, and the screen as PNG."""
+    picture = page.with_suffix(".png")
+    flags = (
+        "headless no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking "
+        "disable-component-update disable-sync enable-logging=stderr"
+    )
+    command = [browser, *(f"--{flag}" for flag in flags.split()), "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command += [f"--user-data-dir={page.parent / 'profile'}", f"--screenshot={picture}"]
+    command += [f"--window-size={width},900", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return re.findall(r'CONSOLE.*?\] "(.*)", source', done.stderr), picture.read_bytes()
+
+
+def records_of(kind: str) -> list:
+    """None; a begun sweep; all that the tables of a corpus read."""
+    if kind == "empty":
+        return []
+    if kind == "partial":
+        return made(folds=(1,), repeats=range(2), ways=WAYS[:2])
+    others = [made(ways=WAYS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")] + [
+        made(ways=WAYS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)
+    ]
+    return sum(others, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
+
+
+@pytest.mark.parametrize("kind", ["empty", "partial", "full"])
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_the_page_without_complaint(tmp_path, browser, kind, width):
+    for row in records_of(kind):
+        records.append(tmp_path, row)
+    page = report.write(tmp_path)
+    page.write_text(page.read_text() + PROBE)
+    console, picture = look(browser, page, width)
+    assert len(console) == 1, console  # ours
+    assert re.fullmatch(rf"{width} wide, page \d+", console[0]), console
+    assert int(console[0].split()[-1]) <= width
+    assert picture.startswith(b"\x89PNG")
