@@ -22,6 +22,8 @@ from safetensors.numpy import save
 from pcl_jax.arrays import flatten, unflatten
 
 State = TypeVar("State")
+CARD = "run.json"
+"""What a pre-training is, written before it begins."""
 ENCODERS = "encoders.safetensors"
 
 
@@ -139,7 +141,7 @@ def load_encoder(run: Path, view: str, **expected: Any) -> tuple[dict[str, Any],
     path = run / ENCODERS
     if not path.is_file():
         hint = "give the folder that `pcl pretrain` printed"
-        if (run / "run.json").is_file():
+        if (run / CARD).is_file():
             hint = "it was interrupted: repeat its `pcl pretrain` command"
         raise CheckpointError(f"{run} holds no pre-trained encoders ({ENCODERS} is not there); {hint}")
     arrays, about = load_arrays(path)

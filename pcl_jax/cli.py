@@ -179,10 +179,14 @@ def extract_features(
 
 def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -> "Study":
     """The corpus with the features of these views extracted, ready to train on."""
+    import jax
+
     from pcl_jax.studies.study import open_study
 
     if command.processes:
         join(command)
+    if command.precision != "float32" and jax.default_backend() == "cpu":
+        raise UsageError(f"--precision {command.precision} is for accelerators: a CPU computes float32")
     chosen = choose_views(command, views)
     corpus = read_corpus(command)
     settings = config.Settings(
@@ -193,6 +197,7 @@ def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -
         command.encoders,
         getattr(command, "pretraining", config.Pretraining()),
         getattr(command, "finetuning", config.Finetuning()),
+        command.precision,
     )
     return open_study(
         corpus,
@@ -311,6 +316,8 @@ def pretrain_fold(study: "Study", fold: int) -> Path:
     from pcl_jax import terminal
     from pcl_jax.studies import runs
 
+    for line in runs.stopped(study, fold):
+        terminal.out.print(line, markup=False, highlight=False)
     with terminal.bar(f"fold {fold}, pre-train") as progress:
         return runs.pretrain(
             study, fold, lambda row, epochs: progress(row["epoch"], epochs, terminal.epoch_line(row))

@@ -12,6 +12,9 @@ from typing import Literal
 SubsetName = Literal["all", "target", "out_of_distribution"]
 """Of a corpus: every utterance, those with a class, the others."""
 
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+"""Of the factors of matrix products; sums are float32."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -149,6 +152,9 @@ class Settings:
     encoders: Encoders = field(default_factory=Encoders)
     pretraining: Pretraining = field(default_factory=Pretraining)
     finetuning: Finetuning = field(default_factory=Finetuning)
+    precision: Precision = "float32"
+    """Of matrix products and convolutions while networks train and are tested, the loss excepted. Left alone,
+    an accelerator would round float32 to TF32 or bfloat16 without a word."""
 
 
 def authors() -> Settings:

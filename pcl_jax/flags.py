@@ -72,6 +72,8 @@ class OnDevices(OnFeatures):
     resident: float = 0.5
     """Share of a device's memory that a fold's features may take; what is beyond it is read from disk in
     every epoch. Changes no result."""
+    precision: config.Precision = "float32"
+    """Of matrix products in training, for accelerators: the others are faster, and part of a run's name."""
     processes: str = ""
     """2/4@HOST:PORT: the second of four processes that train as one, over the devices of all; auto: as SLURM
     or Open MPI started them. Their features must be there already (`pcl extract`)."""

@@ -48,6 +48,8 @@ def flags(tmp_path: Path, root: Path) -> list:
         (("finetune", "--view", "mel", "--supervised", "--frozen"), "needs --pretrained"),
         (("finetune", "--view", "mel", "--supervised", "--fraction", "2"), "--fraction 2"),
         (("corpus", "--targets", "a=b", "a=c"), "a"),
+        (("pretrain", "--precision", "bfloat16"), "--precision bfloat16 is for accelerators"),
+        (("pretrain", "--devices", "1", "--processes", "1/1@localhost:1"), "exclude each other"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(capsys, words, says):

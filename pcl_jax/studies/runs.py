@@ -10,9 +10,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -34,10 +34,25 @@ SAVE_EVERY_S = 5.0
 FINETUNED = "model.safetensors"
 """Encoder, classifier and scale of a fine-tuning at its best epoch."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 Watch = Callable[[Mapping[str, Any], int], None]
 """Told of each pre-training epoch: its metrics, and the most epochs there can be."""
 
 
+def _precisely(function: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """With the matrix products that the study asks for."""
+
+    @wraps(function)
+    def precise(study: Study, *args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.default_matmul_precision(study.settings.precision):
+            return function(study, *args, **kwargs)
+
+    return precise
+
+
+@_precisely
 def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
     """Pre-train on a fold, or go on where it stopped, or do nothing if it is done; the run's folder.
 
@@ -84,15 +99,52 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
 
 def _write_card(study: Study, folder: Path, fold: int, data: FoldData) -> None:
     """All that there is to know of a pre-training before it begins, for a reader."""
-    card = study.about(fold, study.views) | {
-        "views": list(study.views),
-        "seed": study.seed,
-        "settings": asdict(study.settings),
+    card = _decisive(study, fold) | {
         "skipped": dict(study.skipped),
         "imputed values": dict(data.imputed),
         "versions": records.versions(),
     }
-    checkpoint.write_atomically(folder / "run.json", json.dumps(card, indent=1).encode())
+    checkpoint.write_atomically(folder / checkpoint.CARD, json.dumps(card, indent=1).encode())
+
+
+def _decisive(study: Study, fold: int) -> dict[str, Any]:
+    """What names the folder of a pre-training."""
+    settings = {name: value for name, value in asdict(study.settings).items() if name != "finetuning"}
+    return study.about(fold, study.views) | {
+        "views": list(study.views),
+        "seed": study.seed,
+        "settings": settings,
+    }
+
+
+def stopped(study: Study, fold: int) -> Iterator[str]:
+    """Why a pre-training does not go on from one of the same fold and views that was stopped: a line for each,
+    with the settings that differ. None where it has begun itself.
+    """
+    folder = study.pretraining_folder(fold)
+    if (folder / checkpoint.CARD).is_file():
+        return
+    mine = dict(_leaves(json.loads(json.dumps(_decisive(study, fold)))))
+    for card in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{checkpoint.CARD}")):
+        if (card.parent / checkpoint.ENCODERS).is_file():
+            continue
+        theirs = dict(_leaves(json.loads(card.read_text())))
+        other = [
+            f"{name} {theirs.get(name)}, not {value}"
+            for name, value in mine.items()
+            if theirs.get(name) != value
+        ]
+        if other:
+            yield f"not going on from {card.parent}, which was stopped: it has {'; '.join(other)}"
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Of nested dictionaries, with dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _save(states: checkpoint.States, history: "_History", progress: pretraining.Progress) -> None:
@@ -200,6 +252,7 @@ def _probe(study: Study, run: Probe) -> Row:
     return _record(study, run, len(rows), card, scores | {"method": run.method}, time.monotonic() - began)
 
 
+@_precisely
 def _finetune(study: Study, runs: Sequence[Task]) -> list[Row]:
     began = time.monotonic()
     encoders = {run.pretrained: _encoder(study, run) for run in runs if run.pretrained is not None}
@@ -284,6 +337,7 @@ def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> di
     }
 
 
+@_precisely
 def representations(
     study: Study,
     fold: int,

@@ -213,7 +213,8 @@ class Study:
         """Where the pre-training of a fold lies, or will lie."""
         about = self.about(fold, self.views)
         beside = [_audio(other.corpus, other.stores) for other in self.beside]
-        name = digest(about, list(self.views), self.settings.pretraining, self.seed, beside)
+        how = self.settings.pretraining, self.settings.precision
+        name = digest(about, list(self.views), how, self.seed, beside)
         return self.runs / self.corpus.name / f"pretrain-fold{fold}-{'+'.join(self.views)}-{name}"
 
     def folder(self, run: Pretrain | Task | Probe) -> Path:
@@ -224,11 +225,12 @@ class Study:
         source = None if run.pretrained is None else run.pretrained.name
         if isinstance(run, Probe):
             kind, how = "probe", run.method.removeprefix("probe-")
-            name = digest(about, self.seed, source)
+            name = digest(about, self.settings.precision, self.seed, source)
         else:
             kind = "finetune"
             how = ("frozen" if run.frozen else "tuned") if source else "supervised"
-            name = digest(about, self.settings.finetuning, self.seed, source, run.frozen)
+            training = self.settings.finetuning, self.settings.precision
+            name = digest(about, training, self.seed, source, run.frozen)
         labels = f"n{run.per_class}" if run.per_class else f"p{100 * run.fraction:g}"
         label = f"{kind}-fold{run.fold}-{run.view}-{how}-{labels}-r{run.repeat}"
         return self.runs / self.corpus.name / f"{label}-{name}"
@@ -236,7 +238,8 @@ class Study:
     def measured(self, kind: str, fold: int, views: Iterable[str], pretrained: Path) -> Path:
         """Where what an experiment measured of trained encoders lies, or will lie."""
         views = tuple(views)
-        name = digest(self.about(fold, views), self.settings.finetuning, self.seed, pretrained.name)
+        how = self.settings.finetuning, self.settings.precision
+        name = digest(self.about(fold, views), how, self.seed, pretrained.name)
         return self.runs / self.corpus.name / f"{kind}-fold{fold}-{'-'.join(views)}-{name}"
 
     def done(self) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from pcl_jax import records
 from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays
@@ -20,7 +21,7 @@ from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Enc
 from pcl_jax.metrics import uar
 from pcl_jax.studies import plan
 from pcl_jax.studies.plan import label_efficiency
-from pcl_jax.studies.runs import evaluate, evaluate_all, pretrain, representations
+from pcl_jax.studies.runs import evaluate, evaluate_all, pretrain, representations, stopped
 from pcl_jax.studies.study import Probe, Task
 from pcl_jax.summary import labels
 from tests.studies.conftest import SETTINGS, VIEWS, FakeView, small_corpus
@@ -40,6 +41,20 @@ def stop_after(epochs: int):
             raise Stopped
 
     return watch
+
+
+def test_a_pretraining_says_why_it_does_not_go_on_from_one_that_was_stopped(make_study):
+    study = make_study()
+    with pytest.raises(Stopped):
+        pretrain(study, 1, stop_after(1))
+    assert list(stopped(study, 1)) == []  # it goes on
+    other = study.pretraining_with(temperature=0.25)
+    (line,) = stopped(other, 1)
+    assert line.endswith("it has settings.pretraining.temperature 0.5, not 0.25")
+    assert str(study.pretraining_folder(1)) in line
+    assert list(stopped(other, 2)) == []
+    pretrain(study, 1)
+    assert list(stopped(other, 1)) == []  # that one is done
 
 
 def test_a_stopped_pretraining_goes_on_to_the_same_parameters(make_study):
@@ -385,3 +400,34 @@ def test_a_second_process_on_the_same_run_is_told(make_study):
             pretrain(study, 1)
         process.kill()
     assert jax.device_count() == 8
+
+
+class Noting(nn.Module):
+    """An encoder that notes with which precision it was compiled."""
+
+    seen: tuple = ()
+
+    @nn.compact
+    def __call__(self, features, *, train=False):
+        PRECISIONS.append(jax.config.jax_default_matmul_precision)
+        return nn.Dense(8)(features)
+
+
+PRECISIONS: list[str] = []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_all_that_trains_or_tests_has_the_precision_of_its_study(make_study, precision):
+    settings = replace(SETTINGS, precision=precision)
+    views = (VIEWS[0], replace(VIEWS[1], encoder_of=lambda: Noting(seen=(precision,))))
+    study = make_study(views=views, settings=settings)
+    PRECISIONS.clear()
+    encoders = pretrain(study, 1)
+    pretraining = len(PRECISIONS)
+    evaluate(study, Task(1, "egemaps", encoders))
+    tuning = len(PRECISIONS)
+    evaluate(study, Probe(1, "egemaps", "probe-random"))
+    assert 0 < pretraining < tuning < len(PRECISIONS)
+    assert set(PRECISIONS) == {precision}
+    other = make_study(views=views)
+    assert (precision == "float32") == (other.folder(Task(1, "egemaps")) == study.folder(Task(1, "egemaps")))

@@ -137,6 +137,18 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
     assert np.array_equal(made["egemaps"], expected)
 
 
+@pytest.mark.parametrize("precision", ["tensorfloat32", None])
+def test_no_product_of_a_step_escapes_the_precision_that_is_asked_for(features, precision):
+    """Those of `mix_dense`, which has a gradient of its own, included; None shows that it can fail."""
+    make, packed, rows = batch(features, 1)
+    state = start(*initial(features))
+    with jax.default_matmul_precision(precision):
+        step = str(jax.make_jaxpr(no_dropout)(state, make(packed, rows)))
+    assert step.count("dot_general[") > 20
+    assert step.count("conv_general_dilated[") >= 3
+    assert ("precision=None" in step) == (precision is None)
+
+
 def slots_of(lengths, placed) -> int:
     """Frames of the fullest group."""
     return int(((np.maximum(lengths[placed], 16) // 8 + 1) * 8).sum(axis=1).max())
