@@ -3,6 +3,7 @@ several processes, which all run the same program on the same data."""
 
 import os
 import re
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +66,17 @@ def meet(where: str) -> None:
     """Wait for all processes: what the first has written is there then."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+_calls = count()
+
+
+def asked_to_stop() -> bool:
+    """To be called by all of several processes between two pieces of work: once one of them has got SIGTERM,
+    which jax's runtime then keeps to itself, all hear yes at the same call. A lone process never does: there
+    SIGTERM is KeyboardInterrupt (`pcl_jax.cli.guarded`).
+    """
+    return multihost_utils.reached_preemption_sync_point(next(_calls))
 
 
 def mesh(devices: int | None = None) -> Mesh:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -58,6 +59,15 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, words, says):
     assert says in err
     assert "Traceback" not in err
     assert err.count("\n") == 1
+
+
+def test_several_processes_do_not_extract_what_is_missing(capsys, tmp_path, emodb, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    code, _, err = pcl(capsys, "pretrain", *flags(tmp_path, emodb), "--views", "mel", "egemaps")
+    assert code == 2
+    assert "features of 40 utterances are missing" in err
+    assert "`pcl extract`" in err
+    assert not (tmp_path / "f").exists()
 
 
 @pytest.mark.parametrize("words", [("--fold", "9"), ("--nonsense",), ("--epochs", "many")])

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pcl_jax import checkpoint, records
-from pcl_jax.devices import agreed, meet
+from pcl_jax.devices import agreed, asked_to_stop, meet
 from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import confusion, recall, uar, wa
 from pcl_jax.records import Row
@@ -84,11 +84,14 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
                 history.rows.append(row)
                 if watch:
                     watch(row, config.epochs)
-                if agreed(time.monotonic() - saved_at > SAVE_EVERY_S):
+                stop = asked_to_stop()
+                if stop or agreed(time.monotonic() - saved_at > SAVE_EVERY_S):
                     _save(states, history, progress)
                     saved_at, saved = time.monotonic(), progress.epoch
+                if stop:
+                    raise KeyboardInterrupt
         finally:
-            # Several processes are not stopped in the same epoch: they go on from the last state they share.
+            # Several processes have saved together, or not at all: they go on from the last state they share.
             if progress.epoch > saved and jax.process_count() == 1:
                 _save(states, history, progress)
     seen = pretraining.unlabelled(data, config, seed=study.seed)
@@ -118,7 +121,7 @@ def _decisive(study: Study, fold: int) -> dict[str, Any]:
 
 
 def stopped(study: Study, fold: int) -> Iterator[str]:
-    """Why a pre-training does not go on from one of the same fold and views that was stopped: a line for each,
+    """Why a pre-training does not go on from a stopped one of the same fold and views: a line for each,
     with the settings that differ. None where it has begun itself.
     """
     folder = study.pretraining_folder(fold)
@@ -217,6 +220,8 @@ def evaluate_all(study: Study, runs: Iterable[Task | Probe]) -> Iterator[Row]:
         rows = [_probe(study, group[0])] if isinstance(group[0], Probe) else _finetune(study, group)
         meet("evaluated")
         yield from rows
+        if asked_to_stop():
+            raise KeyboardInterrupt
 
 
 def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:

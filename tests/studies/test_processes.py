@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,15 @@ from tests.studies.conftest import small_study
 from tests.studies.two_processes import train
 
 
-def run_two(folder: Path) -> None:
+def two(folder: Path, *more: str) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     own = ("JAX_NUM", "JAX_PLATFORMS", "XLA_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-    processes = [
+    return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.studies.two_processes", f"{number}/2@{address}", folder],
+            [sys.executable, "-m", "tests.studies.two_processes", f"{number}/2@{address}", folder, *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -31,17 +32,20 @@ def run_two(folder: Path) -> None:
         )
         for number in (1, 2)
     ]
+
+
+def wait_for(processes: list[subprocess.Popen], code: int) -> None:
     try:
         outputs = [process.communicate(timeout=400)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert [process.returncode for process in processes] == [code, code], "\n".join(outputs)
 
 
 def test_two_processes_are_one_and_only_the_first_writes(tmp_path):
     small_study(tmp_path)  # its features
-    run_two(tmp_path)
+    wait_for(two(tmp_path), 0)
     one = small_study(tmp_path / "one", devices=4)
     train(one)
 
@@ -58,6 +62,21 @@ def test_two_processes_are_one_and_only_the_first_writes(tmp_path):
         assert one_epoch["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
     encoders, _ = checkpoint.load_encoder(tmp_path / "runs" / run, "mel")
     assert encoders["Conv_0"]["kernel"].shape == (7, 8, 4)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_saves_and_stops_both_after_the_same_epoch(tmp_path):
+    small_study(tmp_path)
+    processes = two(tmp_path, "100000")
+    while not (saved := list(tmp_path.glob("runs/*/*/epochs.jsonl"))):
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.1)
+    before = len(epochs(saved[0].parent))
+    processes[1].terminate()
+    wait_for(processes, 130)
+    after = len(epochs(saved[0].parent))
+    states = [int(state.name) for state in (saved[0].parent / "states").iterdir()]
+    assert before < after == max(states)
 
 
 def epochs(run: Path) -> list[dict]:

@@ -1,4 +1,5 @@
-"""One of two processes that train as one: `two_processes.py PROCESSES FOLDER`, PROCESSES as in the flag."""
+"""One of two processes that train as one: `two_processes.py PROCESSES FOLDER [EPOCHS]`, PROCESSES as in the
+flag; with EPOCHS, a pre-training that somebody will stop."""
 
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ def train(study) -> None:
     list(runs.evaluate_all(study, [*tasks, Probe(2, "mel", "probe-pretrained", encoders)]))
 
 
-def main(processes: str, folder: str) -> None:
+def main(processes: str, folder: str, epochs: str = "") -> None:
     from pcl_jax import devices
+    from pcl_jax.studies import runs
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
@@ -31,7 +33,14 @@ def main(processes: str, folder: str) -> None:
 
     from tests.studies.conftest import small_study
 
-    train(small_study(Path(folder), devices=None))
+    study = small_study(Path(folder), devices=None)
+    if not epochs:
+        train(study)
+        return
+    try:
+        runs.pretrain(study.pretraining_with(epochs=int(epochs), patience=int(epochs)), 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
