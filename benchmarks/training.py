@@ -4,18 +4,21 @@
                                                     training_torch.py's dependencies
     python benchmarks/training.py --views mel egemaps --epochs 5
     python benchmarks/training.py --sweep --torch PYTHON
+    python benchmarks/training.py --like emodb --torch PYTHON
 
-Made-up features of IEMOCAP's durations (log-normal, mean 4.5 s, 0.6 to 15 s): wav2vec 2.0 base's states
-[t, 13, 768] in float16, mel [t, 64], eGeMAPS [88]; 1,024 utterances take 5 GB, in each of the two processes.
+Made-up features of IEMOCAP's durations (log-normal, mean 4.5 s, 0.6 to 15 s) or EMO-DB's (2.8 s, 1.2 to
+9 s): wav2vec 2.0 base's states [t, 13, 768] in float16, mel [t, 64], eGeMAPS [88]; 1,024 utterances as in
+IEMOCAP take 5 GB, in each of the two processes.
 
 Pre-training: encoders, heads, loss, dropout, Adam and batches of 128 are the same; medians of the rates are
 compared. A pass over the validation session belongs to our epochs and is not counted. Beside the rates: the
 bytes of features that an epoch reads over the time that numpy's copy takes for as many, and its products over
 the rate of a matrix product of 4,096 x 512 x 512, whichever limits more.
 
-`--sweep`: fine-tuning, for each view alone. A fold of a sparse-label sweep as it is in IEMOCAP at 2 %: 10
-repeats x (supervised, tuned after pre-training) = 20 runs on 64 labelled utterances, each epoch validated on
-1,085. Ours trains them as the experiments do; PyTorch one after the other, and one is timed in each round.
+`--sweep`: fine-tuning, for each view alone. A fold of a sparse-label sweep as it is in the corpus at 2 %: 10
+repeats x (supervised, tuned after pre-training) = 20 runs on IEMOCAP's 64 labelled utterances, each epoch
+validated on 1,085 (EMO-DB: 4 and 68). Ours trains them as the experiments do; PyTorch one after the other, and
+one is timed in each round.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +54,26 @@ PRODUCTS = {
 """Multiplications and additions of a frame (or vector): 2 forward, 4 backward, but 2 in a first layer."""
 
 
-def durations_s(count: int) -> np.ndarray:
-    """Of IEMOCAP's spread: quartiles near 2.5 and 5.6 s."""
-    rng = np.random.default_rng(0)
-    return np.clip(np.exp(rng.normal(np.log(4.5) - 0.6**2 / 2, 0.6, count)), 0.6, 15)
+class Like(NamedTuple):
+    """A fold of a corpus. Durations are log-normal."""
+
+    train: int
+    labelled: int
+    """2 % of the labels."""
+    validated: int
+    mean_s: float
+    sigma: float
+    range_s: tuple[float, float]
+
+    def durations_s(self, count: int) -> np.ndarray:
+        drawn = np.random.default_rng(0).normal(np.log(self.mean_s) - self.sigma**2 / 2, self.sigma, count)
+        return np.clip(np.exp(drawn), *self.range_s)
+
+
+LIKE = {
+    "iemocap": Like(1024, 64, 1085, 4.5, 0.6, (0.6, 15)),  # of its 6,000 training utterances a sixth
+    "emodb": Like(320, 4, 68, 2.8, 0.34, (1.2, 9)),
+}
 
 
 def features(view: str, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,9 +93,9 @@ def features(view: str, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, lengths
 
 
-def fold_of(train: int, validation: int, views: list[str]) -> FoldData:
+def fold_of(like: Like, train: int, validation: int, views: list[str]) -> FoldData:
     """So many utterances to train on and to validate with, and one to test."""
-    seconds = durations_s(train + validation + 1)
+    seconds = like.durations_s(train + validation + 1)
     emotions = np.random.default_rng(2).integers(4, size=len(seconds))
     utterances = tuple(
         Utterance(str(i), Path("none"), 1, "a", str(emotion), float(s))
@@ -151,8 +171,9 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def pretraining(count: int, views: list[str], epochs: int, torch: str | None) -> None:
-    data = fold_of(count, VALIDATION, views)
+def pretraining(corpus: str, views: list[str], epochs: int, torch: str | None) -> None:
+    count = LIKE[corpus].train
+    data = fold_of(LIKE[corpus], count, VALIDATION, views)
     limits = limits_s(data)
     networks = Networks(tuple((view, ENCODERS[view]) for view in views))
     on = mesh(1)
@@ -166,7 +187,7 @@ def pretraining(count: int, views: list[str], epochs: int, torch: str | None) ->
         f"{jax.devices()[0].device_kind}; {count} utterances, {', '.join(views)}\n"
         f"  first epoch with compilation {time.perf_counter() - began:.1f} s, loss {first['loss']:.3f}"
     )
-    other = Torch(torch, count, *views) if torch else None
+    other = Torch(torch, corpus, count, *views) if torch else None
     whole = count // 128 * 128
     seconds: dict[str, list[float]] = {"ours": [], "torch": []}
     for number, (_, row) in enumerate(ours):
@@ -192,11 +213,12 @@ def pretraining(count: int, views: list[str], epochs: int, torch: str | None) ->
     print(f"  peak memory of this process {peak:.2f} GiB, of which features {held:.2f}")
 
 
-LABELLED, VALIDATED, REPEATS = 64, 1085, 10
+REPEATS = 10
 
 
-def sweep(view: str, epochs: int, rounds: int, torch: str | None) -> None:
-    data, on = fold_of(LABELLED, VALIDATED, [view]), mesh(1)
+def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -> None:
+    _, labelled, validated, *_ = like = LIKE[corpus]
+    data, on = fold_of(like, labelled, validated, [view]), mesh(1)
     model = finetune.Model(view, ENCODERS[view], Classifier(4))
     example = data.example()[view]
     encoder = jax.device_get(ENCODERS[view].init(jax.random.key(0), example)["params"])
@@ -214,7 +236,7 @@ def sweep(view: str, epochs: int, rounds: int, torch: str | None) -> None:
         return (time.perf_counter() - began) / len(runs)
 
     ours(1)
-    other = Torch(torch, "--sweep", LABELLED, LABELLED + VALIDATED, view) if torch else None
+    other = Torch(torch, corpus, "--sweep", labelled, labelled + validated, view) if torch else None
     if other:
         other(1)
     seconds: dict[str, list[float]] = {"ours": [], "torch": []}
@@ -235,15 +257,15 @@ def main() -> None:
     parser.add_argument("--torch", help="Python of torch's environment")
     parser.add_argument("--views", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
     parser.add_argument("--sweep", action="store_true", help="fine-tuning")
-    parser.add_argument("--utterances", type=int, default=1024, help="of pre-training")
+    parser.add_argument("--like", choices=list(LIKE), default="iemocap", help="durations and sizes")
     parser.add_argument("--epochs", type=int, default=5, help="of pre-training, or rounds of the sweep")
     arguments = parser.parse_args()
     if not arguments.sweep:
-        pretraining(arguments.utterances, arguments.views, arguments.epochs, arguments.torch)
+        pretraining(arguments.like, arguments.views, arguments.epochs, arguments.torch)
         return
-    print(f"{jax.devices()[0].device_kind}; {LABELLED} labelled utterances, {VALIDATED} to validate with")
+    print(f"{jax.devices()[0].device_kind}; fine-tuning as in {arguments.like}")
     for view in arguments.views:
-        sweep(view, 20 if view == "egemaps" else 2, arguments.epochs, arguments.torch)
+        sweep(arguments.like, view, 20 if view == "egemaps" else 2, arguments.epochs, arguments.torch)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@
 # ///
 """The other side of `training.py`: the same training in PyTorch, tuned as well as we could, 2 threads.
 
-    python training_torch.py UTTERANCES VIEW ...                 pre-training: answers a line of input with an
+    training_torch.py CORPUS UTTERANCES VIEW ...                 pre-training: answers a line of input with an
                                                                  epoch's seconds and loss
-    python training_torch.py --sweep LABELLED UTTERANCES VIEW    fine-tunings, one after the other: answers a
+    training_torch.py CORPUS --sweep LABELLED UTTERANCES VIEW    fine-tunings, one after the other: answers a
                                                                  line with a number of epochs with one run's
                                                                  seconds and loss
 
+Durations are those of iemocap or emodb.
 Features lie in memory and nothing is computed for padding but in the convolutions, whose batches are padded
 to their longest utterance (in evaluation, where order is free, batches are of utterances of like length).
 Hidden states are float16, a block per state of each utterance, converted block by block in the cache: mixing
@@ -28,9 +29,11 @@ BATCH, LABELLED_BATCH, EVALUATION_BATCH = 128, 64, 256
 SHAPES = {"wav2vec2": (50, (13, 768)), "mel": (100, (64,)), "egemaps": (0, (88,))}
 
 
-def durations_s(count):
-    rng = np.random.default_rng(0)
-    return np.clip(np.exp(rng.normal(np.log(4.5) - 0.6**2 / 2, 0.6, count)), 0.6, 15)
+def durations_s(corpus, count):
+    """Log-normal."""
+    mean, sigma, shortest, longest = {"iemocap": (4.5, 0.6, 0.6, 15), "emodb": (2.8, 0.34, 1.2, 9)}[corpus]
+    drawn = np.random.default_rng(0).normal(np.log(mean) - sigma**2 / 2, sigma, count)
+    return np.clip(np.exp(drawn), shortest, longest)
 
 
 def utterances(view, seconds):
@@ -134,8 +137,8 @@ def pairwise(projections, temperature=0.5):
     return 2 * total / pairs
 
 
-def pretraining(count, views):
-    seconds = durations_s(count)
+def pretraining(corpus, count, views):
+    seconds = durations_s(corpus, count)
     data = {view: utterances(view, seconds) for view in views}
     towers = nn.ModuleDict({
         view: nn.Sequential(
@@ -157,9 +160,9 @@ def pretraining(count, views):
         print(time.perf_counter() - start, sum(losses) / len(losses), flush=True)
 
 
-def finetuning(labelled, count, view):
+def finetuning(corpus, labelled, count, view):
     """A run trains on the first `labelled` utterances, and each epoch is validated on all others."""
-    data = utterances(view, durations_s(count))
+    data = utterances(view, durations_s(corpus, count))
     labels = torch.randint(4, (count,))
     rest = sorted(range(labelled, count), key=lambda row: data[row].numel())
     for line in sys.stdin:
@@ -193,7 +196,8 @@ def finetuning(labelled, count, view):
 if __name__ == "__main__":
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    if sys.argv[1] == "--sweep":
-        finetuning(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    corpus, first, *others = sys.argv[1:]
+    if first == "--sweep":
+        finetuning(corpus, int(others[0]), int(others[1]), others[2])
     else:
-        pretraining(int(sys.argv[1]), sys.argv[2:])
+        pretraining(corpus, int(first), others)
