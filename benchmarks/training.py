@@ -17,8 +17,8 @@ the rate of a matrix product of 4,096 x 512 x 512, whichever limits more.
 
 `--sweep`: fine-tuning, for each view alone. A fold of a sparse-label sweep as it is in the corpus at 2 %: 10
 repeats x (supervised, tuned after pre-training) = 20 runs on IEMOCAP's 64 labelled utterances, each epoch
-validated on 1,085 (EMO-DB: 4 and 68). Ours trains them as the experiments do; PyTorch one after the other, and
-one is timed in each round.
+validated on 1,085 (EMO-DB: 4 and 68). Ours trains them as the experiments do; PyTorch one after the other,
+and one is timed in each round.
 """
 
 import argparse
@@ -265,7 +265,13 @@ def main() -> None:
         return
     print(f"{jax.devices()[0].device_kind}; fine-tuning as in {arguments.like}")
     for view in arguments.views:
-        sweep(arguments.like, view, 20 if view == "egemaps" else 2, arguments.epochs, arguments.torch)
+        sweep(
+            arguments.like,
+            view,
+            20 if view == "egemaps" or arguments.like == "emodb" else 2,
+            arguments.epochs,
+            arguments.torch,
+        )
 
 
 if __name__ == "__main__":
