@@ -39,7 +39,7 @@ class Ragged(NamedTuple):
 
     Each group (one per device) holds its utterances one after the other. A slot is `ALIGNMENT * a`
     frames long and at least one longer than the utterance in it; the frames beyond it are zero,
-    which is what a convolution's own zero padding would be.
+    which is what a convolution's own zero padding would be. No utterance (-1) has no slot.
     """
 
     frames: Float[Array, "g t ..."] | Rows
@@ -80,9 +80,9 @@ def slots(lengths: Int[Array, "g n"], capacity: int) -> tuple[Int[Array, "g t"],
 def slot_frames(lengths: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Frames a `Ragged` spends on an utterance of each length: one more, rounded up to `ALIGNMENT`.
 
-    At least three times `ALIGNMENT`: the spectral encoder counts silence in below 16 frames.
+    None on none, else at least three times `ALIGNMENT`: the spectral encoder counts silence in below 16 frames.
     """
-    return (lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1
+    return ((lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1) * (lengths > 0)
 
 
 def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:

@@ -132,12 +132,13 @@ class Layout:
         meet in many combinations, each a program.
         """
         needed, average = {}, {}
+        nobody = self.full_length or 0  # an encoder that flattens wants as many frames of no utterance too
         for view, own in lengths.items():
             if self.full_length is not None:
                 own = np.full_like(own, self.full_length)
             needed[view] = np.array(
                 [
-                    slot_frames(np.where(placed >= 0, own[placed], 0)).sum(axis=-1).max()
+                    slot_frames(np.where(placed >= 0, own[placed], nobody)).sum(axis=-1).max()
                     for placed in map(self.place, batches)
                 ]
             )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from pcl_jax import records
-from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays
+from pcl_jax import config, records
+from pcl_jax.arrays import pack
+from pcl_jax.checkpoint import ENCODERS, CheckpointError, load_arrays, load_encoder
 from pcl_jax.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.metrics import uar
 from pcl_jax.studies import plan
@@ -431,3 +433,22 @@ def test_all_that_trains_or_tests_has_the_precision_of_its_study(make_study, pre
     assert set(PRECISIONS) == {precision}
     other = make_study(views=views)
     assert (precision == "float32") == (other.folder(Task(1, "egemaps")) == study.folder(Task(1, "egemaps")))
+
+
+def test_an_encoder_that_flattens_takes_batches_that_are_not_full(make_study):
+    """`--preset authors`: as many frames of no utterance as of one, or the others' would be torn apart."""
+    flat = partial(SpectrogramEncoder, channels=(4, 4, 8), pool="flatten", flatten_frames=41)
+    settings = replace(
+        SETTINGS,
+        mel=config.Mel(clip=config.Clip(duration_s=0.4)),
+        encoders=config.Encoders(spectral_pool="flatten"),
+    )
+    study = make_study(views=(replace(VIEWS[0], encoder_of=flat), VIEWS[1]), settings=settings)
+    encoders = pretrain(study, 1)
+    vectors = representations(study, 1, "mel", "pretrained", encoders)  # a batch of 256 for 80
+    params, _ = load_encoder(encoders, "mel")
+    for row, frames in list(enumerate(study.data(1).each("mel")))[::9]:
+        alone = pack([np.pad(frames, ((0, 41 - len(frames)), (0, 0)))])
+        expected = flat().apply({"params": params}, alone)
+        np.testing.assert_allclose(vectors[row], expected[0], rtol=1e-4, atol=1e-5)
+    evaluate(study, Task(1, "mel", encoders))  # 48 labelled in batches of 16, 16 of 256 to validate with
