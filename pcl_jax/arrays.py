@@ -80,7 +80,7 @@ def slots(lengths: Int[Array, "g n"], capacity: int) -> tuple[Int[Array, "g t"],
 def slot_frames(lengths: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Frames a `Ragged` spends on an utterance of each length: one more, rounded up to `ALIGNMENT`.
 
-    None on none, else at least three times `ALIGNMENT`: the spectral encoder counts silence in below 16 frames.
+    None on none, else at least three times `ALIGNMENT`, as the spectral encoder counts silence in below 16.
     """
     return ((lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1) * (lengths > 0)
 
