@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from pcl_jax.arrays import Array, Ragged, Rows, within
+from pcl_jax.arrays import ALIGNMENT, Array, Ragged, Rows, within
 
 Init = Literal["flax", "torch"]
 
@@ -46,15 +46,25 @@ def _conv(channels: int, kernel: int, fan_in: int, initial: Init) -> nn.Conv:
 
 
 def mean_over_frames(
-    x: Float[Array, "g t d"], owner: Int[Array, "g t"], valid: Bool[Array, "g t"], count: int
+    x: Float[Array, "g t d"],
+    owner: Int[Array, "g t"],
+    valid: Bool[Array, "g t"],
+    count: int,
+    together: int = 1,
 ) -> Float[Array, "n d"]:
     """Mean over the valid frames of each of a group's `count` utterances; zero where there are none.
 
-    A sum over segments, written as a product with a 0/1 matrix: a scatter is slow on CPU.
+    A sum over segments, written as a product with a 0/1 matrix: a scatter is slow on CPU. Before it, so many
+    frames as surely belong `together` are summed: the product is not small, with all frames a third of what
+    the pointwise layers take.
     """
-    member = (owner[:, None] == jnp.arange(count)[:, None]) & valid[:, None]
+    g, t, d = x.shape
+    x = jnp.where(valid[..., None], x, 0).reshape(g, t // together, together, d).sum(axis=2)
+    valid = valid.reshape(g, t // together, together).sum(axis=2)
+    member = owner[:, None, ::together] == jnp.arange(count)[:, None]
     total = jnp.einsum("gnt,gtd->gnd", member.astype(x.dtype), x)
-    return (total / jnp.maximum(member.sum(-1), 1)[..., None]).reshape(-1, x.shape[-1])
+    frames = jnp.where(member, valid[:, None], 0).sum(axis=-1)
+    return (total / jnp.maximum(frames, 1)[..., None]).reshape(-1, d)
 
 
 class Dropout(nn.Module):
@@ -242,7 +252,7 @@ class Wav2Vec2Encoder(nn.Module):
         for width in others:
             x = nn.relu(_dense(width, x.shape[-1], self.initial)(x))
             x = Dropout(self.dropout)(x, train=train)
-        return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1])
+        return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1], ALIGNMENT)
 
 
 def _rows(frames: Float[Array, "g t h d"] | Rows) -> Rows:

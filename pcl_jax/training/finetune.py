@@ -28,9 +28,6 @@ from pcl_jax.training.networks import encode
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
 
-_EVALUATION_BATCH = 256
-"""Utterances per evaluation step, where they are long; no result depends on it."""
-
 
 class Model(NamedTuple):
     """One view's encoder and classifier, without parameters. Hashable: static under jit."""
@@ -169,6 +166,13 @@ def _fresh(encoder_keys, classifier_keys, example, *, model):
 
 
 @jax.jit
+@jax.vmap
+def _start(params: Variables) -> TrainState:
+    """The state of each run before any step."""
+    return start(params, {})
+
+
+@jax.jit
 def _better(improved: Bool[Array, " r"], new: Variables, old: Variables) -> Variables:
     """The new parameters of those runs that improved."""
     return jax.tree.map(lambda n, o: jnp.where(improved.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
@@ -183,7 +187,8 @@ def represent(
 
 def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarray:
     """One result per row, in their order, every row exactly once."""
-    size = _EVALUATION_BATCH if data.lengths else len(rows)
+    places = _dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
+    dealt = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (
             batch.rows,
@@ -197,9 +202,26 @@ def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarra
                 )
             ),
         )
-        for batch in data.batches(rows, size, mesh, drop_last=False)
+        for batch in data.batches(dealt, places.shape[1], mesh, drop_last=False)
     ]
-    return np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
+    found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
+    return found[np.argsort(places[places >= 0])]
+
+
+def _dealt(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
+    """Places of these utterances in batches that are all about equally long, so that one program serves them;
+    -1 where a batch has one less. No result depends on it.
+
+    >>> _dealt(np.arange(130)).shape
+    (3, 44)
+    """
+    size = (
+        64 if jax.default_backend() == "cpu" else 256
+    )  # of 64, the layers of a spectrogram stay in the cache
+    count = -(-len(lengths) // size)
+    places = np.full(-(-len(lengths) // count) * count, -1)
+    places[: len(lengths)] = np.argsort(-lengths, kind="stable")
+    return places.reshape(-1, count).T
 
 
 class _Reading(NamedTuple):
@@ -294,7 +316,7 @@ def finetune(
         at, model, fixed = evaluation
         return _pass(at, model, rows, mesh, lambda *now, **how: _predict(params, fixed, scales, *now, **how))
 
-    states, best = jax.jit(jax.vmap(lambda params: start(params, {})))(params), params
+    states, best = _start(params), params
     labels = put(data.labels.astype(np.int32), everywhere(mesh))
     keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
     courses = [_Course() for _ in runs]
