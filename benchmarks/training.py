@@ -122,14 +122,14 @@ def limits_s(data: FoldData) -> dict[str, float]:
         rows = int(data.lengths[view][:train].sum()) if view in data.lengths else train
         bytes_read += rows * packed.values.dtype.itemsize * int(np.prod(packed.values.shape[1:]))
         flop += rows * PRODUCTS[view]
-    source = np.ones(2**30, np.uint8)
+    source = np.ones(2**28, np.uint8)
     target = np.ones_like(source)
     x, y = jnp.ones((4096, 512)), jnp.ones((512, 512))
     product = jax.jit(lambda x, y: x @ y)
     copy_s = fastest(lambda: np.copyto(target, source))
     product_s = fastest(lambda: product(x, y).block_until_ready())
     return {
-        "bytes": bytes_read * copy_s / 2**30,
+        "bytes": bytes_read * copy_s / 2**28,
         "products": flop * product_s / (2 * 4096 * 512 * 512),
     }
 
