@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from pcl_jax.arrays import Array, Ragged
-from pcl_jax.batches import gather, named_key, order
+from pcl_jax.batches import gather, named_key, order, seeded
 from pcl_jax.config import Finetuning
 from pcl_jax.devices import everywhere, fetch, put
 from pcl_jax.encoders import Classifier, FunctionalsEncoder
@@ -215,13 +215,14 @@ def _dealt(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
     >>> _dealt(np.arange(130)).shape
     (3, 44)
     """
-    size = (
-        64 if jax.default_backend() == "cpu" else 256
-    )  # of 64, the layers of a spectrogram stay in the cache
+    # Of 64, the layers of a spectrogram stay in a CPU's cache.
+    size = 64 if jax.default_backend() == "cpu" else 256
     count = -(-len(lengths) // size)
     places = np.full(-(-len(lengths) // count) * count, -1)
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
-    return places.reshape(-1, count).T
+    batches = places.reshape(-1, count).T
+    # Not the longest first, which would be the first device's.
+    return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
 
 
 class _Reading(NamedTuple):

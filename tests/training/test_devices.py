@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcl_jax.batches import Layout, Packed, gather
+from pcl_jax.batches import Layout, Packed, gather, split
 from pcl_jax.devices import everywhere, mesh, shared_out
 from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.training.networks import Networks
@@ -155,6 +155,8 @@ def test_places_that_are_left_empty_cost_nothing(features):
     rows = np.array([5, 9, 2, 30])
     wide = np.concatenate([rows, np.full(60, -1)])
     assert Layout().capacities(lengths, [wide]) == Layout().capacities(lengths, [rows])
+    (batch,) = split(rows, 64, drop_last=False)
+    assert batch.shape == (4,)
 
 
 def slots_of(lengths, placed) -> int:

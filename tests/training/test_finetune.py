@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from pcl_jax.batches import Layout, split
 from pcl_jax.studies.study import Task
-from pcl_jax.training.finetune import Run, Scale, finetune, represent
+from pcl_jax.training.finetune import Run, Scale, _dealt, finetune, represent
 from pcl_jax.training.networks import init_encoder
 from tests.studies.conftest import SETTINGS
 
@@ -101,3 +102,17 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
         for mine, theirs in zip(one.history, other.history, strict=True):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
             assert mine["learning_rate"] == theirs["learning_rate"]
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+def test_an_evaluation_has_everybody_once_in_batches_of_one_size(count):
+    lengths = np.random.default_rng(0).integers(60, 1500, count)
+    places = _dealt(lengths)
+    assert sorted(places[places >= 0]) == list(range(count))
+    assert (places >= 0).sum(axis=1).min() >= places.shape[1] - 1
+    layout = Layout(groups=1)
+    if count > 64:
+        plain = layout.capacities({"mel": lengths}, split(np.arange(count), 64, drop_last=False))
+        dealt = layout.capacities({"mel": lengths}, list(places))
+        assert len(set(dealt)) <= 2  # full ones, and those with one less
+        assert sum(frames for ((_, frames),) in dealt) <= 1.1 * sum(frames for ((_, frames),) in plain)
