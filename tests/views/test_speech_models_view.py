@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from pcl_jax.arrays import pack
 from pcl_jax.config import Clip, Encoders, SpeechModels
 from pcl_jax.views.speech_models import hidden_states, load
 from pcl_jax.views.speech_models.model import untrained
@@ -146,18 +147,9 @@ def test_a_checkpoint_of_another_family_is_refused(monkeypatch):
 
 
 def test_the_encoder_reads_the_features():
-    from pcl_jax.arrays import Ragged
-
     view = stand_in("wav2vec2", BARE)
     encoder = view.encoder(Encoders())
-    features = np.stack(view.features(waveforms(9_001, 9_001)))
-    frames, states = features.shape[1:3]
-    ragged = Ragged(
-        frames=features.reshape(1, 2 * frames, states, -1),
-        owner=np.repeat(np.arange(2), frames)[None].astype(np.int32),
-        position=np.tile(np.arange(frames), 2)[None].astype(np.int32),
-        lengths=np.full((1, 2), frames, np.int32),
-    )
-    out, variables = encoder.init_with_output(jax.random.key(0), ragged)
+    batch = pack(view.features(waveforms(9_001, 9_001)))
+    out, variables = encoder.init_with_output(jax.random.key(0), batch)
     assert out.shape == (2, 128)
     assert variables["params"]["layer_weights"].shape == (4,)
