@@ -217,8 +217,8 @@ REPEATS = 10
 
 
 def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -> None:
-    _, labelled, validated, *_ = like = LIKE[corpus]
-    data, on = fold_of(like, labelled, validated, [view]), mesh(1)
+    like, on = LIKE[corpus], mesh(1)
+    data = fold_of(like, like.labelled, like.validated, [view])
     model = finetune.Model(view, ENCODERS[view], Classifier(4))
     example = data.example()[view]
     encoder = jax.device_get(ENCODERS[view].init(jax.random.key(0), example)["params"])
@@ -236,7 +236,11 @@ def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -
         return (time.perf_counter() - began) / len(runs)
 
     ours(1)
-    other = Torch(torch, corpus, "--sweep", labelled, labelled + validated, view) if torch else None
+    other = (
+        Torch(torch, corpus, "--sweep", like.labelled, like.labelled + like.validated, view)
+        if torch
+        else None
+    )
     if other:
         other(1)
     seconds: dict[str, list[float]] = {"ours": [], "torch": []}

@@ -117,6 +117,7 @@ def _decisive(study: Study, fold: int) -> dict[str, Any]:
         "views": list(study.views),
         "seed": study.seed,
         "settings": settings,
+        "beside": [other.corpus.name for other in study.beside],
     }
 
 

@@ -445,10 +445,10 @@ def test_an_encoder_that_flattens_takes_batches_that_are_not_full(make_study):
     )
     study = make_study(views=(replace(VIEWS[0], encoder_of=flat), VIEWS[1]), settings=settings)
     encoders = pretrain(study, 1)
-    vectors = representations(study, 1, "mel", "pretrained", encoders)  # a batch of 256 for 80
+    vectors = representations(study, 1, "mel", "pretrained", encoders)
     params, _ = load_encoder(encoders, "mel")
     for row, frames in list(enumerate(study.data(1).each("mel")))[::9]:
         alone = pack([np.pad(frames, ((0, 41 - len(frames)), (0, 0)))])
         expected = flat().apply({"params": params}, alone)
         np.testing.assert_allclose(vectors[row], expected[0], rtol=1e-4, atol=1e-5)
-    evaluate(study, Task(1, "mel", encoders))  # 48 labelled in batches of 16, 16 of 256 to validate with
+    evaluate(study, Task(1, "mel", encoders))  # 42 labelled in batches of 16
