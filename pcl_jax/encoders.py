@@ -96,7 +96,7 @@ def _pieces(x: Array, frames: int) -> Array:
 
 def _frames_a_piece() -> int:
     """What of the frames, their gradient and the kernel stays in a core's cache, or fills an accelerator."""
-    return 256 if jax.default_backend() == "cpu" else 8192
+    return 128 if jax.default_backend() == "cpu" else 8192
 
 
 def _mixed(values, rows, weights):
@@ -139,7 +139,7 @@ def _mix_dense_backward(residuals, gradient):
         of_states, of_kernel = totals
         rows, gradient = one
         rows, gradient = rows.ravel(), gradient.reshape(-1, kernel.shape[1])
-        of_kernel += _mixed(values, rows, weights).T @ gradient
+        of_kernel += gradient.T @ _mixed(values, rows, weights)  # transposed: the mixed frames need not be
         back = jax.lax.optimization_barrier(gradient @ kernel.T)
         # Of `_RUN` frames at once, so that the sum stays in a register while the frames stream by.
         rows, back = rows.reshape(-1, _RUN), back.reshape(-1, _RUN, 1, d)
@@ -148,9 +148,9 @@ def _mix_dense_backward(residuals, gradient):
         return (of_states, of_kernel), None
 
     size = _frames_a_piece()
-    totals = jnp.zeros((h, d)), jnp.zeros_like(kernel)
+    totals = jnp.zeros((h, d)), jnp.zeros_like(kernel.T)
     (of_states, of_kernel), _ = jax.lax.scan(of_piece, totals, (_pieces(rows, size), _pieces(gradient, size)))
-    return None, None, of_states.sum(axis=1), of_kernel
+    return None, None, of_states.sum(axis=1), of_kernel.T
 
 
 mix_dense.defvjp(_mix_dense_forward, _mix_dense_backward)
