@@ -93,9 +93,9 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared_out(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """One axis dealt to the devices: batches."""
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+def shared_out(mesh: Mesh) -> NamedSharding:
+    """The first axis dealt to the devices: the groups of a batch, or runs."""
+    return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def memory(mesh: Mesh) -> int:

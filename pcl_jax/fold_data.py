@@ -95,6 +95,10 @@ class FoldData:
         )
         return replace(self, features=features, on_disk=on_disk, lengths=lengths)
 
+    def whole_batches(self) -> "FoldData":
+        """The same fold whose batches are not shared out: each device has whole ones, of its own runs."""
+        return replace(self, layout=replace(self.layout, groups=1))
+
     def with_vectors(self, vectors: Float[np.ndarray, "n d"], mesh: Mesh) -> "FoldData":
         """The same fold with one vector per utterance as the features of its one view."""
         (view,) = (*self.features, *self.on_disk)
@@ -144,12 +148,14 @@ class FoldData:
     def batches(
         self, rows: Int[np.ndarray, "*r _"], batch: int, mesh: Mesh, *, drop_last: bool
     ) -> Iterator[Batch]:
-        """Batches of the given rows (of each run, where there are several with rows of their own), in order.
+        """Batches of the given rows, in order; of each run, where there are several with rows of their own.
 
         What stays on disk is read by a thread, `AHEAD` batches before they are asked for.
         """
         cut = split(rows, batch, drop_last=drop_last)
-        placed = put([self.layout.place(b) for b in cut], shared_out(mesh, axis=rows.ndim - 1))
+        one_of_all = rows.ndim == 1 and self.layout.groups == 1
+        sharding = everywhere(mesh) if one_of_all else shared_out(mesh)
+        placed = put([self.layout.place(b) for b in cut], sharding)
         counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
         read = repeat(({}, 0.0), len(cut))
         if self.on_disk:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -26,7 +26,6 @@ from pcl_jax.studies import probe as probing
 from pcl_jax.studies.study import Probe, Study, Task
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import pretrain as pretraining
-from pcl_jax.training.networks import init_encoder
 
 SAVE_EVERY_S = 5.0
 """A kill loses at most this much pre-training, or one epoch."""
@@ -243,7 +242,7 @@ def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
     for group in alike.values():
         first, size = group[0], 1
         if isinstance(first, Task):
-            size = finetuning.at_once(study.model(first.view), frozen=first.frozen)
+            size = finetuning.at_once(study.model(first.view), study.mesh, frozen=first.frozen)
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 
@@ -360,8 +359,7 @@ def representations(
     """
     data, model = study.data(fold), study.model(view)
     if of == "random":
-        fresh = jax.jit(partial(init_encoder, model.encoder, view=view, seed=study.seed))
-        params, _ = fresh(data.of_view(view).example()[view])
+        params = finetuning.fresh(model, data.of_view(view).example()[view], seed=study.seed)["encoder"]
     elif of == "supervised":
         row = evaluate(study, Task(fold, view))
         params = checkpoint.load_arrays(study.runs / row["run"] / FINETUNED)[0]["encoder"]

@@ -1,10 +1,11 @@
 """Fine-tuning: an encoder, pre-trained or fresh, frozen or tuned, and a classifier on few labels.
 
-Runs that differ in their subset, start and random draws alone train as one `vmap`ped program (axis `r`).
+Runs that differ in their subset, start and random draws alone train as one program (axis `r`), and devices
+share them out: each trains its own.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -18,13 +19,13 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from pcl_jax.arrays import Array, Ragged
-from pcl_jax.batches import gather, named_key, order, seeded
+from pcl_jax.batches import dealt, gather, named_key, order
 from pcl_jax.config import Finetuning
-from pcl_jax.devices import everywhere, fetch, put
+from pcl_jax.devices import everywhere, fetch, put, shared_out
 from pcl_jax.encoders import Classifier, FunctionalsEncoder
 from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import uar
-from pcl_jax.training.networks import encode
+from pcl_jax.training.networks import encode, init
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
 
@@ -49,6 +50,11 @@ class Scale(NamedTuple):
 
     mean: Float[Array, "..."] | float = 0.0
     scale: Float[Array, "..."] | float = 1.0
+
+    @classmethod
+    def of(cls, seen: Float[np.ndarray, "n d"]) -> "Scale":
+        """To mean zero and standard deviation one."""
+        return cls(seen.mean(axis=0), 1 / np.maximum(seen.std(axis=0), 1e-6))
 
 
 class Run(NamedTuple):
@@ -114,37 +120,53 @@ def _logits(
     return cast(jax.Array, model.classifier.apply({"params": params["classifier"]}, scaled))
 
 
+def _of_runs(one: Callable, mesh: Mesh, runs: tuple, *shared: Any, in_turn: bool = False) -> Any:
+    """`one(*run, *shared)` of each run, on the device whose run it is; all of a device's at once, or in turn.
+
+    A single run has no axis of its own: XLA's gradients of a batched convolution or scan are slower on a CPU.
+    """
+
+    def on_one_device(runs, shared):
+        if len(jax.tree.leaves(runs)[0]) == 1:
+            run = jax.tree.map(lambda leaf: leaf[0], runs)
+            return jax.tree.map(lambda leaf: leaf[None], one(*run, *shared))
+        each = lambda run: one(*run, *shared)  # noqa: E731
+        return jax.lax.map(each, runs) if in_turn else jax.vmap(each)(runs)
+
+    specs = shared_out(mesh).spec, everywhere(mesh).spec
+    whole = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
+    return whole(runs, shared)
+
+
 _STATIC = ("capacity", "full_length", "model")
 
 
-@partial(jax.jit, static_argnames=_STATIC)
+@partial(jax.jit, static_argnames=(*_STATIC, "mesh"))
 def _train(
-    states, frozen, packed, labels, rows, scales, learning_rates, keys, *, capacity, full_length, model
-):
+    states, frozen, packed, labels, rows, scales, learning_rates, keys,
+    *, capacity, full_length, model, mesh,
+):  # fmt: skip
     """A step of each run on its own batch."""
 
-    def one(state, rows, scale, learning_rate, key):
+    def one(state, rows, scale, learning_rate, key, frozen, packed, labels):
         features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
         rows = rows.reshape(-1)
         own = jnp.where(rows >= 0, labels[rows], -1)
         return train_step(state, frozen, features, own, scale, learning_rate, key, model=model)
 
-    return jax.vmap(one)(states, rows, scales, learning_rates, keys)
+    return _of_runs(one, mesh, (states, rows, scales, learning_rates, keys), frozen, packed, labels)
 
 
-@partial(jax.jit, static_argnames=_STATIC)
-def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, model):
-    """`[n, r]`; features are gathered once for all runs."""
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
+@partial(jax.jit, static_argnames=(*_STATIC, "mesh"))
+def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, model, mesh):
+    """`[n, r]`; a device gathers features once for all its runs."""
 
-    def one(run):
-        params, scale = run
+    def one(params, scale, frozen, features):
         return _logits(model, params | frozen, features, scale).argmax(axis=-1)
 
-    several = len(jax.tree.leaves(params)[0]) > 1
-    if several and jax.default_backend() == "cpu":  # small ones: run after run, layers stay in the cache
-        return jax.lax.map(one, (params, scales)).T
-    return jax.vmap(one, out_axes=1)((params, scales))
+    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
+    in_turn = jax.default_backend() == "cpu"  # the layers of one run stay in the cache
+    return _of_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).T
 
 
 @partial(jax.jit, static_argnames=_STATIC)
@@ -153,16 +175,16 @@ def _represent(params, packed, rows, *, capacity, full_length, model):
     return encode(model.encoder, params, features)
 
 
-@partial(jax.jit, static_argnames="model")
-def _fresh(encoder_keys, classifier_keys, example, *, model):
-    """Parameters of each run before any training."""
+def fresh(model: Model, example: Ragged | Array, *names: int, seed: int) -> Variables:
+    """Parameters before any training, drawn by the seed, the view and `names` (fold and repeat)."""
+    keys = (named_key(seed, part, model.view, *names) for part in ("encoder", "classifier"))
+    encoder, classifier = init(model.encoder, model.classifier, example, *keys)
+    return {"encoder": encoder, "classifier": classifier["params"]}
 
-    def one(encoder_key, classifier_key):
-        representation, variables = model.encoder.init_with_output(encoder_key, example)
-        classifier = model.classifier.init(classifier_key, representation)
-        return {"encoder": variables["params"], "classifier": classifier["params"]}
 
-    return jax.vmap(one)(encoder_keys, classifier_keys)
+def _stacked(of_runs: Sequence[Any]) -> Any:
+    """`[r, ...]`"""
+    return jax.tree.map(lambda *leaves: np.stack(leaves, dtype=np.float32), *of_runs)
 
 
 @jax.jit
@@ -187,8 +209,8 @@ def represent(
 
 def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarray:
     """One result per row, in their order, every row exactly once."""
-    places = _dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
-    dealt = np.where(places >= 0, rows[places], -1).ravel()
+    places = dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
+    placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (
             batch.rows,
@@ -202,27 +224,10 @@ def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarra
                 )
             ),
         )
-        for batch in data.batches(dealt, places.shape[1], mesh, drop_last=False)
+        for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
     ]
     found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
     return found[np.argsort(places[places >= 0])]
-
-
-def _dealt(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
-    """Places of these utterances in batches that are all about equally long, so that one program serves them;
-    -1 where a batch has one less. No result depends on it.
-
-    >>> _dealt(np.arange(130)).shape
-    (3, 44)
-    """
-    # Of 64, the layers of a spectrogram stay in a CPU's cache.
-    size = 64 if jax.default_backend() == "cpu" else 256
-    count = -(-len(lengths) // size)
-    places = np.full(-(-len(lengths) // count) * count, -1)
-    places[: len(lengths)] = np.argsort(-lengths, kind="stable")
-    batches = places.reshape(-1, count).T
-    # Not the longest first, which would be the first device's.
-    return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
 
 
 class _Reading(NamedTuple):
@@ -233,14 +238,14 @@ class _Reading(NamedTuple):
     frozen: Variables
 
 
-def at_once(model: Model, *, frozen: bool) -> int:
+def at_once(model: Model, mesh: Mesh, *, frozen: bool) -> int:
     """How many runs train as one program at most; no result depends on it.
 
     On a CPU, convolutions and products with another kernel for each run are slower in one program than run
     after run; small ones, of vectors or of a classifier alone, leave it waiting for the next step.
     """
     small = frozen or isinstance(model.encoder, FunctionalsEncoder)
-    return 32 if small or jax.default_backend() != "cpu" else 1
+    return mesh.size * (32 if small or jax.default_backend() != "cpu" else 1)
 
 
 @dataclass
@@ -284,7 +289,7 @@ def finetune(
 
     Best by the UAR of the labelled validation utterances; the test session is predicted once, at the
     end. A repeat has its own classifier, and its own encoder where that starts fresh. Runs train at once,
-    until all have ended; the outcome of each is what it would have been alone.
+    each on one of the devices, until all have ended; the outcome of each is what it would have been alone.
 
     Args:
         runs: with equally many rows.
@@ -300,22 +305,35 @@ def finetune(
     for name, some in (("training", runs[0].rows), ("validation", validation), ("test", test)):
         if not len(some):
             raise ValueError(f"fold {fold} has no labelled {name} utterance; choose other --targets")
-    params, scales = _beginning(data, model, runs, config, seed=seed, mesh=mesh)
-    training = evaluation = _Reading(data, model, {})
+    asked, runs = len(runs), [*runs, *[runs[-1]] * (-len(runs) % mesh.size)]  # as many on each device
+    example = data.example()[model.view]
+    starts = fetch([fresh(model, example, fold, run.repeat, seed=seed) for run in runs])
+    for params, run in zip(starts, runs, strict=True):
+        if run.pretrained is not None:
+            params["encoder"] = run.pretrained
+    scales = [Scale() for _ in runs]
+    if config.standardise:
+        seen = (represent(data, model, params["encoder"], data.train, mesh) for params in starts)
+        scales = [Scale.of(representations) for representations in seen]
+    apart = data.whole_batches()
+    training = evaluation = _Reading(apart, model, {})
     if frozen:
         # Without dropout a frozen encoder is a fixed map: what it makes of an utterance is a feature.
-        encoder = jax.tree.map(lambda leaf: leaf[0], params.pop("encoder"))
+        encoders = [params.pop("encoder") for params in starts]
+        encoder = put(encoders[0], everywhere(mesh))
         vectors = represent(data, model, encoder, data.all, mesh)
-        training = _Reading(data, model, {"encoder": encoder})
+        training = _Reading(apart, model, {"encoder": encoder})
         evaluation = _Reading(
-            data.with_vectors(vectors, mesh), model._replace(encoder=Given()), {"encoder": {}}
+            apart.with_vectors(vectors, mesh), model._replace(encoder=Given()), {"encoder": {}}
         )
         if not config.frozen_dropout:
             training = evaluation
+    params, scales = (put(_stacked(of_runs), shared_out(mesh)) for of_runs in (starts, scales))
 
     def predict(params, rows):
         at, model, fixed = evaluation
-        return _pass(at, model, rows, mesh, lambda *now, **how: _predict(params, fixed, scales, *now, **how))
+        one_batch = partial(_predict, params, fixed, scales, mesh=mesh)
+        return _pass(at, model, rows, mesh, one_batch).T
 
     states, best = _start(params), params
     labels = put(data.labels.astype(np.int32), everywhere(mesh))
@@ -329,20 +347,21 @@ def finetune(
         for batch in training.data.batches(shuffled, config.batch, mesh, drop_last=False):
             states, loss = _train(
                 states, training.frozen, batch.features, labels, batch.rows, scales, rates, keys,
-                capacity=batch.capacity, full_length=data.layout.full_length, model=training.model,
+                capacity=batch.capacity, full_length=data.layout.full_length, model=training.model, mesh=mesh,
             )  # fmt: skip
             losses.append(training.data.pace(loss))
             counts.append(batch.utterances)
-        predicted = predict(states.params, validation).T
-        train_losses = np.average(jax.device_get(losses), weights=counts, axis=0)
-        seconds = (time.perf_counter() - began) / len(runs)
+        predicted = predict(states.params, validation)
+        losses = np.array(fetch(losses))
+        train_losses = np.average(losses, weights=counts, axis=0)
+        seconds = (time.perf_counter() - began) / asked
         improved = np.zeros(len(runs), bool)
         for i, course in enumerate(courses):
             if course.over(config):
                 continue  # trains on in vain until all have ended
             loss = float(train_losses[i])
             if not np.isfinite(loss):
-                step = 1 + int(np.argmin(np.isfinite(np.array(jax.device_get(losses))[:, i])))
+                step = 1 + int(np.argmin(np.isfinite(losses[:, i])))
                 raise FloatingPointError(
                     f"the loss of {model.view}, repeat {runs[i].repeat}, is {loss} in epoch {epoch} from "
                     f"step {step} on; lower --learning-rate"
@@ -359,15 +378,15 @@ def finetune(
         if all(course.over(config) for course in courses):
             break
 
-    tested = predict(best, test).T
-    best, scales = jax.device_get((best, scales))
+    tested = predict(best, test)
+    best, scales, fixed = fetch((best, scales, training.frozen))
     outcomes = []
-    for i, course in enumerate(courses):
+    for i, course in enumerate(courses[:asked]):
         assert course.validation is not None  # the first epoch is better than none
         own, scale = jax.tree.map(lambda leaf, i=i: leaf[i], (best, scales))
         outcomes.append(
             Finetuned(
-                own | training.frozen if frozen else own,
+                own | fixed,
                 scale,
                 course.validation,
                 tested[i],
@@ -376,34 +395,3 @@ def finetune(
             )
         )
     return outcomes
-
-
-def _beginning(
-    data: FoldData, model: Model, runs: Sequence[Run], config: Finetuning, *, seed: int, mesh: Mesh
-) -> tuple[Variables, Scale]:
-    """Parameters and scale of each run before the first epoch, `[r, ...]`, on all devices."""
-    names = [(model.view, data.fold.test_session, run.repeat) for run in runs]
-    params = _fresh(
-        jnp.stack([named_key(seed, "encoder", *name) for name in names]),
-        jnp.stack([named_key(seed, "classifier", *name) for name in names]),
-        data.example()[model.view],
-        model=model,
-    )
-    given = [i for i, run in enumerate(runs) if run.pretrained is not None]
-    for i in given:
-        params["encoder"] = jax.tree.map(
-            lambda leaf, own, i=i: leaf.at[i].set(own), params["encoder"], runs[i].pretrained
-        )
-    scales = Scale(np.zeros(len(runs), np.float32), np.ones(len(runs), np.float32))
-    if config.standardise:
-        seen = [
-            represent(
-                data, model, jax.tree.map(lambda leaf, i=i: leaf[i], params["encoder"]), data.train, mesh
-            )
-            for i in range(len(runs))
-        ]
-        scales = Scale(
-            np.stack([x.mean(axis=0) for x in seen]),
-            np.stack([1 / np.maximum(x.std(axis=0), 1e-6) for x in seen]),
-        )
-    return put((params, scales), everywhere(mesh))

@@ -6,6 +6,7 @@ encoder are dictionary look-ups.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -36,8 +37,8 @@ class Networks:
         params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
         statistics = {}
         for view, encoder in self.encoders:
-            params["encoder"][view], representation = init_encoder(encoder, features[view], view, seed=seed)
-            variables = self.head.init(named_key(seed, "head", view), representation)
+            keys = named_key(seed, "encoder", view), named_key(seed, "head", view)
+            params["encoder"][view], variables = init(encoder, self.head, features[view], *keys)
             params["head"][view] = variables["params"]
             statistics[view] = variables["batch_stats"]
         return params, statistics
@@ -68,13 +69,15 @@ def encode(
     return cast(jax.Array, encoder.apply({"params": params}, features, train=key is not None, rngs=rngs))
 
 
-def init_encoder(
-    encoder: nn.Module, features: Ragged | Array, view: str, *, seed: int, names: tuple[int, ...] = ()
-) -> tuple[Variables, Float[Array, "n d"]]:
-    """Fresh parameters of one encoder, and its representations of the given features.
-
-    The draw is named by the seed, the view and `names` (a fold and a repeat, say).
-    """
-    key = named_key(seed, "encoder", view, *names)
-    representation, variables = encoder.init_with_output(key, features)
-    return variables["params"], representation
+@partial(jax.jit, static_argnames=("encoder", "top"))
+def init(
+    encoder: nn.Module,
+    top: nn.Module,
+    features: Ragged | Array,
+    encoder_key: jax.Array,
+    top_key: jax.Array,
+) -> tuple[Variables, Variables]:
+    """Fresh parameters of an encoder, and variables of the network that its representations of such features
+    go into. One program, whatever the keys."""
+    representation, variables = encoder.init_with_output(encoder_key, features)
+    return variables["params"], top.init(top_key, representation)

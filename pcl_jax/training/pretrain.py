@@ -101,7 +101,7 @@ def _look(state, packed, rows, key, *, capacity, full_length, networks, temperat
     )  # fmt: skip
     finite = {view: jnp.isfinite(z).all() for view, z in projections.items()}
     norms = {
-        view: optax.global_norm([of_part[view] for of_part in gradient.values()]) for view in networks.views
+        view: optax.tree.norm([of_part[view] for of_part in gradient.values()]) for view in networks.views
     }
     return finite, norms
 

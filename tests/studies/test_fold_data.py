@@ -13,8 +13,7 @@ from pcl_jax.records import params_digest
 from pcl_jax.studies.probe import pooled
 from pcl_jax.studies.runs import evaluate, pretrain
 from pcl_jax.studies.study import Task
-from pcl_jax.training.finetune import Run, finetune
-from pcl_jax.training.networks import init_encoder
+from pcl_jax.training.finetune import Run, finetune, fresh
 from pcl_jax.views.store import Store, StoreError
 from tests.studies.conftest import SETTINGS, VIEWS, FakeView
 
@@ -46,7 +45,7 @@ def test_what_is_read_batch_by_batch_is_fine_tuned_and_probed_to_the_same(make_s
         study = replace(make_study(runs=runs, views=(STATES,)), resident=resident)
         data, model = study.data(1), study.model("states")
         tuned = evaluate(study, Task(1, "states", fraction=0.5))
-        encoder, _ = init_encoder(model.encoder, data.example()["states"], "states", seed=9)
+        encoder = fresh(model, data.example()["states"], seed=9)["encoder"]
         rows = data.rows(study.subset(Task(1, "states", fraction=0.5)))
         (frozen,) = finetune(
             data,

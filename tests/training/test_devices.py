@@ -53,9 +53,10 @@ def batch(features, groups: int):
     return partial(gather, capacity=dict(capacity)), packed, layout.place(rows)
 
 
+@pytest.fixture(scope="module")
 def initial(features):
     make, packed, rows = batch(features, 1)
-    return NETWORKS.init(make(packed, rows), seed=0)
+    return jax.jit(lambda packed, rows: NETWORKS.init(make(packed, rows), seed=0))(packed, rows)
 
 
 def no_dropout(state, batch):
@@ -63,7 +64,7 @@ def no_dropout(state, batch):
     return train_step(state, batch, 1e-3, jax.random.key(0), networks=networks_of(0.0), temperature=0.5)
 
 
-def test_eight_devices_take_the_step_of_one(features):
+def test_eight_devices_take_the_step_of_one(features, initial):
     assert jax.device_count() == DEVICES, "tests/conftest.py asks for eight CPU devices"
     results = []
     for count in (1, DEVICES):
@@ -71,7 +72,7 @@ def test_eight_devices_take_the_step_of_one(features):
         on = mesh(count)
         packed = jax.device_put(packed, everywhere(on))
         rows = jax.device_put(rows, shared_out(on))
-        state = jax.device_put(start(*initial(features)), everywhere(on))
+        state = jax.device_put(start(*initial), everywhere(on))
         step = jax.jit(lambda state, packed, rows, make=make: no_dropout(state, make(packed, rows)))
         state, loss = step(state, packed, rows)
         results.append((loss, state.statistics, state.moments.mu))
@@ -80,8 +81,8 @@ def test_eight_devices_take_the_step_of_one(features):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), eight, one)
 
 
-def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features):
-    params, statistics = initial(features)
+def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initial):
+    params, statistics = initial
     networks = Networks(NETWORKS.encoders, ProjectionHead(axis_name="data"))
     make, packed, rows = batch(features, DEVICES)
     options = {"temperature": 0.5}
@@ -100,21 +101,22 @@ def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features):
     values, gradients = jax.pmap(local, axis_name="data", in_axes=(None, 0))(params, rows)
 
     make_one, _, rows_one = batch(features, 1)
-    whole = make_one(packed, rows_one)
-    (value, _), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-        params, statistics, whole, networks=NETWORKS, **options
-    )
+    whole = jax.jit(make_one)(packed, rows_one)
+    loss_of_whole = partial(loss_of, networks=NETWORKS, **options)
+    (value, _), gradient = jax.jit(jax.value_and_grad(loss_of_whole, has_aux=True))(params, statistics, whole)
     np.testing.assert_allclose(values, np.full(DEVICES, value), rtol=1e-5)
     for device in (0, DEVICES - 1):
         mine = jax.tree.map(lambda g, d=device: g[d], gradients)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), mine, gradient)
 
 
-def test_the_negatives_are_those_of_the_global_batch(features):
+def test_the_negatives_are_those_of_the_global_batch(features, initial):
     """At initialisation the loss is near chance, 4 ln n with n of all devices together."""
-    params, statistics = initial(features)
+    params, statistics = initial
     make, packed, rows = batch(features, DEVICES)
-    loss, _ = loss_of(params, statistics, make(packed, rows), networks=NETWORKS, temperature=10.0)
+    loss, _ = jax.jit(partial(loss_of, networks=NETWORKS, temperature=10.0))(
+        params, statistics, jax.jit(make)(packed, rows)
+    )
     assert loss == pytest.approx(4 * np.log(32), rel=0.01)
 
 
@@ -138,10 +140,10 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
 
 
 @pytest.mark.parametrize("precision", ["tensorfloat32", None])
-def test_no_product_of_a_step_escapes_the_precision_that_is_asked_for(features, precision):
+def test_no_product_of_a_step_escapes_the_precision_that_is_asked_for(features, initial, precision):
     """Those of `mix_dense`, which has a gradient of its own, included; None shows that it can fail."""
     make, packed, rows = batch(features, 1)
-    state = start(*initial(features))
+    state = start(*initial)
     with jax.default_matmul_precision(precision):
         step = str(jax.make_jaxpr(no_dropout)(state, make(packed, rows)))
     assert step.count("dot_general[") > 20

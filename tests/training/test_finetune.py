@@ -1,5 +1,6 @@
 """Fine-tuning's options, by what must not change."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -7,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.batches import Layout, split
+from pcl_jax.batches import Layout, dealt, split
+from pcl_jax.devices import mesh
 from pcl_jax.studies.study import Task
-from pcl_jax.training.finetune import Run, Scale, _dealt, finetune, represent
-from pcl_jax.training.networks import init_encoder
+from pcl_jax.training import finetune as finetune_module
+from pcl_jax.training.finetune import Run, Scale, finetune, fresh, represent
 from tests.studies.conftest import SETTINGS
 
 CONFIG = SETTINGS.finetuning
@@ -19,7 +21,7 @@ CONFIG = SETTINGS.finetuning
 def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
     data, model = study.data(1), study.model(view)
     if encoder is None:
-        encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
+        encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)
     (result,) = finetune(
         data, model, [Run(rows, repeat, encoder)], config, frozen=frozen, seed=0, mesh=study.mesh
@@ -83,7 +85,7 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
     study = make_study()
     config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
     data, model = study.data(1), study.model(view)
-    encoder, _ = init_encoder(model.encoder, data.example()[view], view, seed=9)
+    encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
     rows = [data.rows(study.subset(Task(1, view, fraction=0.5, repeat=repeat))) for repeat in range(3)]
     runs = [
         Run(rows[repeat], repeat, encoder if frozen or pretrained else None)
@@ -104,15 +106,46 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
             assert mine["learning_rate"] == theirs["learning_rate"]
 
 
+@pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", True), ("mel", False)])
+def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkeypatch, view, frozen):
+    """Ten runs are two for each device, six of them for nobody."""
+    study = make_study()
+    data, model = study.data(1), study.model(view)
+    encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
+    rows = data.labelled(data.train)[:20]
+    runs = [Run(rows, repeat, encoder if frozen else None) for repeat in range(10)]
+    programs = []
+
+    def watched(*arrays, _train=finetune_module._train, **static):
+        if not programs and static["mesh"].size == 8:
+            programs.append(_train.lower(*arrays, **static).compile())
+        return _train(*arrays, **static)
+
+    monkeypatch.setattr(finetune_module, "_train", watched)
+    one, eight = (
+        finetune(study_data, model, runs, CONFIG, frozen=frozen, seed=0, mesh=mesh(count))
+        for count, study_data in ((1, data), (8, make_study(devices=8).data(1)))
+    )
+    (program,) = programs
+    assert not re.findall("all-reduce|all-gather|all-to-all|collective", program.as_text())
+    of_loss = program.output_shardings[1]
+    assert of_loss.shard_shape((16,)) == (2,)
+    assert len(eight) == 10
+    for mine, theirs in zip(eight, one, strict=True):
+        np.testing.assert_array_equal(mine.test, theirs.test)
+        assert mine.best_epoch == theirs.best_epoch
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), mine.params, theirs.params)
+
+
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
 def test_an_evaluation_has_everybody_once_in_batches_of_one_size(count):
     lengths = np.random.default_rng(0).integers(60, 1500, count)
-    places = _dealt(lengths)
+    places = dealt(lengths)
     assert sorted(places[places >= 0]) == list(range(count))
     assert (places >= 0).sum(axis=1).min() >= places.shape[1] - 1
     layout = Layout(groups=1)
     if count > 64:
         plain = layout.capacities({"mel": lengths}, split(np.arange(count), 64, drop_last=False))
-        dealt = layout.capacities({"mel": lengths}, list(places))
-        assert len(set(dealt)) <= 2  # full ones, and those with one less
-        assert sum(frames for ((_, frames),) in dealt) <= 1.1 * sum(frames for ((_, frames),) in plain)
+        even = layout.capacities({"mel": lengths}, list(places))
+        assert len(set(even)) <= 2  # full ones, and those with one less
+        assert sum(frames for ((_, frames),) in even) <= 1.1 * sum(frames for ((_, frames),) in plain)
