@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from math import inf
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """Of each view, on the device; those that come from disk hold this batch's utterances alone."""
     rows: Int[Array, "*r g n"]
     """-1: no utterance."""
-    capacity: tuple[tuple[str, int], ...]
-    """Frames per group of each time-resolved view: static."""
+    shape: dict[str, Any]
+    """What `gather` needs to know of it besides: static, `capacity` hashable."""
     utterances: int
     """How many there are in it, of each run."""
     waited_s: float
@@ -162,7 +162,8 @@ class FoldData:
             read = _ahead(put(now, everywhere(mesh)) for now in self._read(cut))
         capacities = self.layout.capacities(self.lengths, cut)
         for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
-            yield Batch({**self.features, **now}, of_batch, capacity, count, waited_s)
+            shape = {"capacity": capacity, "full_length": self.layout.full_length}
+            yield Batch({**self.features, **now}, of_batch, shape, count, waited_s)
 
     def _read(self, batches: Sequence[Int[np.ndarray, "*r b"]]) -> Iterator[dict[str, Packed]]:
         """Of each batch, the features that stay on disk: `starts` are right for its utterances alone."""

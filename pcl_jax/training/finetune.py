@@ -25,6 +25,7 @@ from pcl_jax.devices import everywhere, fetch, put, shared_out
 from pcl_jax.encoders import Classifier, FunctionalsEncoder
 from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import uar
+from pcl_jax.training.epoch import epoch
 from pcl_jax.training.networks import encode, init
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
@@ -143,7 +144,7 @@ _STATIC = ("capacity", "full_length", "model")
 
 @partial(jax.jit, static_argnames=(*_STATIC, "mesh"))
 def _train(
-    states, frozen, packed, labels, rows, scales, learning_rates, keys,
+    states, packed, rows, scales, learning_rates, keys, frozen, labels,
     *, capacity, full_length, model, mesh,
 ):  # fmt: skip
     """A step of each run on its own batch."""
@@ -212,18 +213,7 @@ def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarra
     places = dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
-        (
-            batch.rows,
-            data.pace(
-                function(
-                    batch.features,
-                    batch.rows,
-                    capacity=batch.capacity,
-                    full_length=data.layout.full_length,
-                    model=model,
-                )
-            ),
-        )
+        (batch.rows, data.pace(function(batch.features, batch.rows, **batch.shape, model=model)))
         for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
     ]
     found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
@@ -339,35 +329,31 @@ def finetune(
     labels = put(data.labels.astype(np.int32), everywhere(mesh))
     keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
     courses = [_Course() for _ in runs]
-    for epoch in range(1, config.epochs + 1):
+    for number in range(1, config.epochs + 1):
         began = time.perf_counter()
         rates = np.array([config.learning_rate * course.plateau.scale for course in courses], np.float32)
-        shuffled = np.stack([run.rows[order(seed, epoch, len(run.rows), fold, run.repeat)] for run in runs])
-        losses, counts = [], []
-        for batch in training.data.batches(shuffled, config.batch, mesh, drop_last=False):
-            states, loss = _train(
-                states, training.frozen, batch.features, labels, batch.rows, scales, rates, keys,
-                capacity=batch.capacity, full_length=data.layout.full_length, model=training.model, mesh=mesh,
-            )  # fmt: skip
-            losses.append(training.data.pace(loss))
-            counts.append(batch.utterances)
+        shuffled = np.stack([run.rows[order(seed, number, len(run.rows), fold, run.repeat)] for run in runs])
+        batches = training.data.batches(shuffled, config.batch, mesh, drop_last=False)
+        trained = epoch(
+            _train, states, training.data, batches, scales, rates, keys, training.frozen, labels,
+            model=training.model, mesh=mesh,
+        )  # fmt: skip
+        states = trained.state
         predicted = predict(states.params, validation)
-        losses = np.array(fetch(losses))
-        train_losses = np.average(losses, weights=counts, axis=0)
         seconds = (time.perf_counter() - began) / asked
         improved = np.zeros(len(runs), bool)
         for i, course in enumerate(courses):
             if course.over(config):
                 continue  # trains on in vain until all have ended
-            loss = float(train_losses[i])
+            loss = float(trained.loss[i])
             if not np.isfinite(loss):
-                step = 1 + int(np.argmin(np.isfinite(losses[:, i])))
+                step = 1 + int(np.argmin(np.isfinite(trained.losses[:, i])))
                 raise FloatingPointError(
-                    f"the loss of {model.view}, repeat {runs[i].repeat}, is {loss} in epoch {epoch} from "
+                    f"the loss of {model.view}, repeat {runs[i].repeat}, is {loss} in epoch {number} from "
                     f"step {step} on; lower --learning-rate"
                 )
             row = {
-                "epoch": epoch,
+                "epoch": number,
                 "loss": loss,
                 "validation_uar": uar(data.labels[validation], predicted[i], model.classifier.classes),
                 "learning_rate": float(rates[i]),

@@ -18,6 +18,7 @@ from pcl_jax.config import Pretraining
 from pcl_jax.devices import everywhere, put
 from pcl_jax.fold_data import Batch, FoldData
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
+from pcl_jax.training.epoch import epoch
 from pcl_jax.training.networks import Features, Networks
 from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
@@ -112,9 +113,9 @@ def _first_failure(
     """An epoch once more, to the step whose loss is not finite: which step, which views, which gradients."""
     known, norms = options["networks"].views, {}
     for step, batch in enumerate(batches, start=1):
-        shape = {"capacity": batch.capacity, **options}
-        finite, now = jax.device_get(_look(state, batch.features, batch.rows, key, **shape))
-        state, loss = _train(state, batch.features, batch.rows, learning_rate, key, **shape)
+        static = {**batch.shape, **options}
+        finite, now = jax.device_get(_look(state, batch.features, batch.rows, key, **static))
+        state, loss = _train(state, batch.features, batch.rows, learning_rate, key, **static)
         if not np.isfinite(loss):
             views = ", ".join(view for view in known if not finite[view])
             text = f"step {step}: {f'projections of {views}' if views else 'the loss alone'} not finite"
@@ -180,38 +181,27 @@ def pretrain(
     if not len(validation):
         raise ValueError(f"the validation session of the fold has no utterance{kind}; choose other --targets")
     key = named_key(seed, "dropout")
-    options = {
-        "networks": networks,
-        "temperature": config.temperature,
-        "full_length": data.layout.full_length,
-    }
+    options = {"networks": networks, "temperature": config.temperature}
     shuffled = seeded(seed, "validation").permutation(validation)
     shapes = set()  # of batches: each is a program, compiled once
     while not progress.over(config):
         began = time.perf_counter()
-        epoch = progress.epoch + 1
+        number = progress.epoch + 1
         learning_rate = config.learning_rate * progress.plateau.scale
-        rows = train[order(seed, epoch, len(train))]
-        state, losses, counts, waited_s = progress.state, [], [], 0.0
-        for batch in data.batches(rows, config.batch, mesh, drop_last=True):
-            state, loss = _train(
-                state, batch.features, batch.rows, learning_rate, key, capacity=batch.capacity, **options
-            )
-            losses.append(data.pace(loss))
-            counts.append(batch.utterances)
-            shapes.add(("train", batch.capacity))
-            waited_s += batch.waited_s
-        loss = float(np.average(jax.device_get(losses), weights=counts))  # the one host sync of the pass
-        seconds = time.perf_counter() - began
+        rows = train[order(seed, number, len(train))]
+        batches = data.batches(rows, config.batch, mesh, drop_last=True)
+        trained = epoch(_train, progress.state, data, batches, learning_rate, key, **options)
+        loss, seconds = float(trained.loss), time.perf_counter() - began
+        shapes |= {("train", capacity) for capacity in trained.capacities}
         checks = []
         for batch in data.batches(shuffled, config.batch, mesh, drop_last=False):
-            found = _evaluate(state, batch.features, batch.rows, capacity=batch.capacity, **options)
+            found = _evaluate(trained.state, batch.features, batch.rows, **batch.shape, **options)
             checks.append((batch.utterances, *data.pace(found)))
-            shapes.add(("evaluate", batch.capacity, batch.rows.shape))
+            shapes.add(("evaluate", batch.shape["capacity"], batch.rows.shape))
         sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
         validation_loss = float(np.average(validation_losses, weights=sizes))
         row = {
-            "epoch": epoch,
+            "epoch": number,
             "loss": loss,
             "mean_ce": loss / 4,
             "validation_loss": validation_loss,
@@ -220,25 +210,25 @@ def pretrain(
             "retrieval_chance": len(checks) / len(validation),
             "learning_rate": learning_rate,
             "programs": len(shapes),
-            "utterances_per_s": sum(counts) / seconds,
-            "waiting": waited_s / seconds,
+            "utterances_per_s": trained.utterances / seconds,
+            "waiting": trained.waited_s / seconds,
             "seconds": time.perf_counter() - began,
         }
         if not np.isfinite(row["loss"]):
-            trained = data.batches(rows, config.batch, mesh, drop_last=True)
-            where = _first_failure(progress.state, trained, learning_rate, key, options)
+            batches = data.batches(rows, config.batch, mesh, drop_last=True)
+            where = _first_failure(progress.state, batches, learning_rate, key, options)
             raise FloatingPointError(
-                f"the loss is {loss} in epoch {epoch}, {where}; lower --learning-rate or raise --temperature"
+                f"the loss is {loss} in epoch {number}, {where}; lower --learning-rate or raise --temperature"
             )
         if not np.isfinite(row["validation_loss"]):
             raise FloatingPointError(
-                f"the validation loss is {validation_loss} in epoch {epoch}; lower --learning-rate or raise "
+                f"the validation loss is {validation_loss} in epoch {number}; lower --learning-rate or raise "
                 "--temperature"
             )
         patience = progress.patience.seen(row["validation_loss"])
         plateau = progress.plateau.seen(
             row["loss"], factor=config.plateau_factor, patience=config.plateau_patience
         )
-        best, best_epoch = (state, epoch) if patience.since == 0 else (progress.best, progress.best_epoch)
-        progress = Progress(epoch, state, best, best_epoch, patience, plateau)
+        best = (trained.state, number) if patience.since == 0 else (progress.best, progress.best_epoch)
+        progress = Progress(number, trained.state, *best, patience, plateau)
         yield progress, row
