@@ -227,7 +227,7 @@ def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -
     def ours(epochs: int) -> float:
         """Seconds a run."""
         settings = config.Finetuning(epochs=epochs, patience=epochs + 1)
-        size = finetune.at_once(model, on, frozen=False)
+        size = finetune.at_once(data, model, on, frozen=False)
         began = time.perf_counter()
         for first in range(0, len(runs), size):
             finetune.finetune(

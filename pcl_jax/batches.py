@@ -80,7 +80,7 @@ def dealt(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
     places = np.full(-(-len(lengths) // count) * count, -1)
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
     batches = places.reshape(-1, count).T
-    # Not the longest first, which would be the first device's.
+    # Not the longest first: where devices share out a batch, the first would have them all.
     return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
 
 

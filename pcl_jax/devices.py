@@ -1,5 +1,5 @@
-"""The device mesh: one axis, "data", over which a batch is shared out; on one device, several, or those of
-several processes, which all run the same program on the same data."""
+"""The device mesh: one axis, "data", over which a batch, or runs, are shared out; on one device, several, or
+those of several processes, which all run the same program on the same data."""
 
 import os
 import re
@@ -52,9 +52,12 @@ def put(values: T, sharding: NamedSharding) -> T:
 
 def fetch(values: T) -> T:
     """As host arrays, whole, in every process."""
-    if jax.process_count() > 1:
-        values = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), values)
-    return jax.device_get(values)
+
+    def one(value):
+        there = getattr(value, "is_fully_addressable", True)
+        return value if there else multihost_utils.process_allgather(value, tiled=True)
+
+    return jax.device_get(jax.tree.map(one, values))
 
 
 def agreed(value: bool | int) -> int:

@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """Of each view, on the device; those that come from disk hold this batch's utterances alone."""
     rows: Int[Array, "*r g n"]
     """-1: no utterance."""
-    shape: dict[str, Any]
-    """What `gather` needs to know of it besides: static, `capacity` hashable."""
+    static: dict[str, Any]
+    """`capacity`, hashable, and `full_length` for `gather`: a program for each."""
     utterances: int
     """How many there are in it, of each run."""
     waited_s: float
@@ -122,7 +122,7 @@ class FoldData:
     def example(self) -> dict[str, Ragged | Array]:
         """The features of one training utterance: what initialisation needs to know of shapes."""
         rows = self.train[:1]
-        layout = replace(self.layout, groups=1)
+        layout = self.whole_batches().layout
         (capacity,) = layout.capacities(self.lengths, [rows])
         (read,) = self._read([rows])
         # Not compiled: hidden states come out as they went in, by reference, and a program would copy them.
@@ -153,8 +153,8 @@ class FoldData:
         What stays on disk is read by a thread, `AHEAD` batches before they are asked for.
         """
         cut = split(rows, batch, drop_last=drop_last)
-        one_of_all = rows.ndim == 1 and self.layout.groups == 1
-        sharding = everywhere(mesh) if one_of_all else shared_out(mesh)
+        whole = rows.ndim == 1 and self.layout.groups == 1  # neither groups nor runs to share out
+        sharding = everywhere(mesh) if whole else shared_out(mesh)
         placed = put([self.layout.place(b) for b in cut], sharding)
         counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
         read = repeat(({}, 0.0), len(cut))
@@ -162,8 +162,8 @@ class FoldData:
             read = _ahead(put(now, everywhere(mesh)) for now in self._read(cut))
         capacities = self.layout.capacities(self.lengths, cut)
         for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
-            shape = {"capacity": capacity, "full_length": self.layout.full_length}
-            yield Batch({**self.features, **now}, of_batch, shape, count, waited_s)
+            static = {"capacity": capacity, "full_length": self.layout.full_length}
+            yield Batch({**self.features, **now}, of_batch, static, count, waited_s)
 
     def _read(self, batches: Sequence[Int[np.ndarray, "*r b"]]) -> Iterator[dict[str, Packed]]:
         """Of each batch, the features that stay on disk: `starts` are right for its utterances alone."""

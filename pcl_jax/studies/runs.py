@@ -242,7 +242,8 @@ def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
     for group in alike.values():
         first, size = group[0], 1
         if isinstance(first, Task):
-            size = finetuning.at_once(study.model(first.view), study.mesh, frozen=first.frozen)
+            data, model = study.data(first.fold), study.model(first.view)
+            size = finetuning.at_once(data, model, study.mesh, frozen=first.frozen)
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 

@@ -34,11 +34,11 @@ def epoch(
     """
     losses, counts, waited_s, capacities = [], [], 0.0, set()
     for batch in batches:
-        state, loss = step(state, batch.features, batch.rows, *more, **batch.shape, **static)
+        state, loss = step(state, batch.features, batch.rows, *more, **batch.static, **static)
         losses.append(data.pace(loss))
         counts.append(batch.utterances)
         waited_s += batch.waited_s
-        capacities.add(batch.shape["capacity"])
+        capacities.add(batch.static["capacity"])
     found = np.array(fetch(losses))
     mean = np.average(found, weights=counts, axis=0)
     return Epoch(state, found, mean, sum(counts), waited_s, frozenset(capacities))

@@ -109,12 +109,7 @@ def train_step(
 
 
 def _logits(
-    model: Model,
-    params: Variables,
-    features: Ragged | Array,
-    scale: Scale,
-    *,
-    key: jax.Array | None = None,
+    model: Model, params: Variables, features: Ragged | Array, scale: Scale, key: jax.Array | None = None
 ) -> Float[Array, "n c"]:
     representation = encode(model.encoder, params["encoder"], features, key=key)
     scaled = (representation - scale.mean) * scale.scale
@@ -131,10 +126,11 @@ def _of_runs(one: Callable, mesh: Mesh, runs: tuple, *shared: Any, in_turn: bool
         if len(jax.tree.leaves(runs)[0]) == 1:
             run = jax.tree.map(lambda leaf: leaf[0], runs)
             return jax.tree.map(lambda leaf: leaf[None], one(*run, *shared))
-        each = lambda run: one(*run, *shared)  # noqa: E731
-        return jax.lax.map(each, runs) if in_turn else jax.vmap(each)(runs)
+        map_ = jax.lax.map if in_turn else lambda each, runs: jax.vmap(each)(runs)
+        return map_(lambda run: one(*run, *shared), runs)
 
     specs = shared_out(mesh).spec, everywhere(mesh).spec
+    # Unchecked: the scans of `mix_dense` begin with zeros that are no device's own.
     whole = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
     return whole(runs, shared)
 
@@ -188,17 +184,17 @@ def _stacked(of_runs: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves, dtype=np.float32), *of_runs)
 
 
+@partial(jax.jit, static_argnames="mesh")
+def _start(params: Variables, *, mesh: Mesh) -> TrainState:
+    """The state of each run before any step, where `_train` leaves it."""
+    return _of_runs(lambda params: start(params, {}), mesh, (params,))
+
+
 @jax.jit
 @jax.vmap
-def _start(params: Variables) -> TrainState:
-    """The state of each run before any step."""
-    return start(params, {})
-
-
-@jax.jit
-def _better(improved: Bool[Array, " r"], new: Variables, old: Variables) -> Variables:
+def _better(improved: Bool[Array, ""], new: Variables, old: Variables) -> Variables:
     """The new parameters of those runs that improved."""
-    return jax.tree.map(lambda n, o: jnp.where(improved.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
+    return jax.tree.map(partial(jnp.where, improved), new, old)
 
 
 def represent(
@@ -213,7 +209,7 @@ def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarra
     places = dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
-        (batch.rows, data.pace(function(batch.features, batch.rows, **batch.shape, model=model)))
+        (batch.rows, data.pace(function(batch.features, batch.rows, **batch.static, model=model)))
         for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
     ]
     found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
@@ -228,14 +224,16 @@ class _Reading(NamedTuple):
     frozen: Variables
 
 
-def at_once(model: Model, mesh: Mesh, *, frozen: bool) -> int:
+def at_once(data: FoldData, model: Model, mesh: Mesh, *, frozen: bool) -> int:
     """How many runs train as one program at most; no result depends on it.
 
-    On a CPU, convolutions and products with another kernel for each run are slower in one program than run
-    after run; small ones, of vectors or of a classifier alone, leave it waiting for the next step.
+    One on each device, where a CPU is slower at convolutions and products with another kernel for each run
+    than run after run, and where features come from disk, which are those of all runs' batches. Else more:
+    where the encoder is small or stays as it is, a run alone would leave the device idle between its steps.
     """
     small = frozen or isinstance(model.encoder, FunctionalsEncoder)
-    return mesh.size * (32 if small or jax.default_backend() != "cpu" else 1)
+    several = (small or jax.default_backend() != "cpu") and model.view not in data.on_disk
+    return mesh.size * (32 if several else 1)
 
 
 @dataclass
@@ -279,7 +277,8 @@ def finetune(
 
     Best by the UAR of the labelled validation utterances; the test session is predicted once, at the
     end. A repeat has its own classifier, and its own encoder where that starts fresh. Runs train at once,
-    each on one of the devices, until all have ended; the outcome of each is what it would have been alone.
+    each on one of the devices, until all have ended; but for rounding, the outcome of each is what it would
+    have been alone.
 
     Args:
         runs: with equally many rows.
@@ -295,37 +294,39 @@ def finetune(
     for name, some in (("training", runs[0].rows), ("validation", validation), ("test", test)):
         if not len(some):
             raise ValueError(f"fold {fold} has no labelled {name} utterance; choose other --targets")
-    asked, runs = len(runs), [*runs, *[runs[-1]] * (-len(runs) % mesh.size)]  # as many on each device
     example = data.example()[model.view]
     starts = fetch([fresh(model, example, fold, run.repeat, seed=seed) for run in runs])
     for params, run in zip(starts, runs, strict=True):
         if run.pretrained is not None:
             params["encoder"] = run.pretrained
-    scales = [Scale() for _ in runs]
-    if config.standardise:
-        seen = (represent(data, model, params["encoder"], data.train, mesh) for params in starts)
-        scales = [Scale.of(representations) for representations in seen]
-    apart = data.whole_batches()
+    apart, fixed = data.whole_batches(), {}
     training = evaluation = _Reading(apart, model, {})
+    scales = [Scale() for _ in runs]
     if frozen:
         # Without dropout a frozen encoder is a fixed map: what it makes of an utterance is a feature.
-        encoders = [params.pop("encoder") for params in starts]
-        encoder = put(encoders[0], everywhere(mesh))
-        vectors = represent(data, model, encoder, data.all, mesh)
-        training = _Reading(apart, model, {"encoder": encoder})
+        fixed = {"encoder": [params.pop("encoder") for params in starts][-1]}
+        on_devices = put(fixed, everywhere(mesh))
+        vectors = represent(data, model, on_devices["encoder"], data.all, mesh)
         evaluation = _Reading(
             apart.with_vectors(vectors, mesh), model._replace(encoder=Given()), {"encoder": {}}
         )
-        if not config.frozen_dropout:
-            training = evaluation
+        training = _Reading(apart, model, on_devices) if config.frozen_dropout else evaluation
+        if config.standardise:
+            scales = [Scale.of(vectors[data.train])] * len(runs)
+    elif config.standardise:
+        seen = (represent(data, model, params["encoder"], data.train, mesh) for params in starts)
+        scales = [Scale.of(vectors) for vectors in seen]
+    asked, nobody = len(runs), -len(runs) % mesh.size
+    own = [*zip(runs, starts, scales, strict=True)]
+    runs, starts, scales = zip(*own, *own[-1:] * nobody, strict=True)  # as many on each device
     params, scales = (put(_stacked(of_runs), shared_out(mesh)) for of_runs in (starts, scales))
 
     def predict(params, rows):
-        at, model, fixed = evaluation
-        one_batch = partial(_predict, params, fixed, scales, mesh=mesh)
+        at, model, its_own = evaluation
+        one_batch = partial(_predict, params, its_own, scales, mesh=mesh)
         return _pass(at, model, rows, mesh, one_batch).T
 
-    states, best = _start(params), params
+    states, best = _start(params, mesh=mesh), params
     labels = put(data.labels.astype(np.int32), everywhere(mesh))
     keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
     courses = [_Course() for _ in runs]
@@ -365,19 +366,11 @@ def finetune(
             break
 
     tested = predict(best, test)
-    best, scales, fixed = fetch((best, scales, training.frozen))
+    best, scales = fetch((best, scales))
     outcomes = []
     for i, course in enumerate(courses[:asked]):
         assert course.validation is not None  # the first epoch is better than none
         own, scale = jax.tree.map(lambda leaf, i=i: leaf[i], (best, scales))
-        outcomes.append(
-            Finetuned(
-                own | fixed,
-                scale,
-                course.validation,
-                tested[i],
-                course.best_epoch,
-                course.history,
-            )
-        )
+        outcome = own | fixed, scale, course.validation, tested[i], course.best_epoch, course.history
+        outcomes.append(Finetuned(*outcome))
     return outcomes

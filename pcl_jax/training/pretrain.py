@@ -113,7 +113,7 @@ def _first_failure(
     """An epoch once more, to the step whose loss is not finite: which step, which views, which gradients."""
     known, norms = options["networks"].views, {}
     for step, batch in enumerate(batches, start=1):
-        static = {**batch.shape, **options}
+        static = {**batch.static, **options}
         finite, now = jax.device_get(_look(state, batch.features, batch.rows, key, **static))
         state, loss = _train(state, batch.features, batch.rows, learning_rate, key, **static)
         if not np.isfinite(loss):
@@ -195,9 +195,9 @@ def pretrain(
         shapes |= {("train", capacity) for capacity in trained.capacities}
         checks = []
         for batch in data.batches(shuffled, config.batch, mesh, drop_last=False):
-            found = _evaluate(trained.state, batch.features, batch.rows, **batch.shape, **options)
+            found = _evaluate(trained.state, batch.features, batch.rows, **batch.static, **options)
             checks.append((batch.utterances, *data.pace(found)))
-            shapes.add(("evaluate", batch.shape["capacity"], batch.rows.shape))
+            shapes.add(("evaluate", batch.static["capacity"], batch.rows.shape))
         sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
         validation_loss = float(np.average(validation_losses, weights=sizes))
         row = {

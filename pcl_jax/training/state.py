@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Variables = Any  # a nested dictionary of arrays
@@ -14,7 +15,7 @@ class TrainState(NamedTuple):
     statistics: Variables
     """Running batch statistics of the projection heads; {} without."""
     moments: optax.OptState
-    step: jax.Array | int
+    step: jax.Array
 
 
 ADAM = optax.scale_by_adam()
@@ -22,7 +23,7 @@ ADAM = optax.scale_by_adam()
 
 
 def start(params: Variables, statistics: Variables) -> TrainState:
-    return TrainState(params, statistics, ADAM.init(params), 0)
+    return TrainState(params, statistics, ADAM.init(params), jnp.zeros((), jnp.int32))
 
 
 def apply_gradient(

@@ -18,6 +18,7 @@ def train(study) -> None:
         for start, frozen in ((None, False), (encoders, False), (encoders, True))
         for repeat in (0, 1)
     ]
+    tasks.append(Task(2, "mel", None, False, 0.5))
     list(runs.evaluate_all(study, [*tasks, Probe(2, "mel", "probe-pretrained", encoders)]))
 
 

@@ -32,7 +32,10 @@ def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
 def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_no_noise(make_study):
     study = make_study()
     silent = replace(CONFIG, frozen_dropout=False, batch=256)
-    losses = [[row["loss"] for row in run(study, config)[1].history] for config in (silent, silent, CONFIG)]
+    outcomes = [run(study, config) for config in (silent, silent, CONFIG)]
+    losses = [[row["loss"] for row in result.history] for _, result in outcomes]
+    for encoder, result in outcomes:  # it is kept beside the classifier, as it came
+        jax.tree.map(np.testing.assert_array_equal, result.params["encoder"], encoder)
     assert losses[0] == losses[1] != losses[2]
     # full-batch logistic regression with a small rate only goes down
     assert losses[0] == sorted(losses[0], reverse=True)
@@ -114,9 +117,11 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkey
     encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)[:20]
     runs = [Run(rows, repeat, encoder if frozen else None) for repeat in range(10)]
-    programs = []
+    programs, kinds, plain = [], set(), finetune_module._train
+    plain.clear_cache()
 
-    def watched(*arrays, _train=finetune_module._train, **static):
+    def watched(*arrays, _train=plain, **static):
+        kinds.add((static["mesh"], static["capacity"]))
         if not programs and static["mesh"].size == 8:
             programs.append(_train.lower(*arrays, **static).compile())
         return _train(*arrays, **static)
@@ -127,6 +132,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkey
         for count, study_data in ((1, data), (8, make_study(devices=8).data(1)))
     )
     (program,) = programs
+    assert plain._cache_size() == len(kinds)  # no second program where a first step finds its state elsewhere
     assert not re.findall("all-reduce|all-gather|all-to-all|collective", program.as_text())
     of_loss = program.output_shardings[1]
     assert of_loss.shard_shape((16,)) == (2,)
