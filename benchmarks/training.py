@@ -41,8 +41,8 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.devices import mesh
 from pcl_jax.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.fold_data import FoldData
+from pcl_jax.networks import Model, Networks
 from pcl_jax.training import finetune, pretrain
-from pcl_jax.training.networks import Networks
 
 ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": Wav2Vec2Encoder()}
 VALIDATION = 128
@@ -219,7 +219,7 @@ REPEATS = 10
 def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -> None:
     like, on = LIKE[corpus], mesh(1)
     data = fold_of(like, like.labelled, like.validated, [view])
-    model = finetune.Model(view, ENCODERS[view], Classifier(4))
+    model = Model(view, ENCODERS[view], Classifier(4))
     example = data.example()[view]
     encoder = jax.device_get(ENCODERS[view].init(jax.random.key(0), example)["params"])
     runs = [finetune.Run(data.train, r, start) for start in (None, encoder) for r in range(REPEATS)]

@@ -15,6 +15,8 @@ The map of the house; each line is one idea, one file. Importing this package im
     batches       order(seed, epoch); ragged features -> static-shape batches
     devices       the mesh of all devices, of one process or several
     fold_data     what the training of a fold reads, on the devices
+    networks      encoder and head, or classifier, of each view, as functions of parameters
+    evaluation    what a network makes of each utterance
     training      pre-train, fine-tune                          Section 3.3
     studies       runs of a corpus: named, planned, done, recorded
     checkpoint    latest and best; resume; refuse a foreign fold
@@ -24,7 +26,7 @@ The map of the house; each line is one idea, one file. Importing this package im
 
 A module imports only from those above it in architecture order:
 arrays; then config, encoders, losses, metrics, similarity, significance, tables (strangers to each other);
-then corpora; views; batches, checkpoint, devices, records; summary; fold_data; training; studies; flags,
-terminal; cli.
+then corpora; views; batches, checkpoint, devices, records; summary; fold_data and networks;
+evaluation; training; studies; flags, terminal; cli.
 The experiments stand outside and above; of them only report, claims and paper know others.
 """

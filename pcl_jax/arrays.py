@@ -18,6 +18,9 @@ from jaxtyping import Bool, Float, Int
 
 Array: TypeAlias = jax.Array | np.ndarray
 
+Variables: TypeAlias = Any
+"""A nested dictionary of arrays: parameters, batch statistics."""
+
 ALIGNMENT = 8
 """Frames. Every utterance of a `Ragged` starts at a multiple of this, so that three poolings by two
 never mix two utterances."""

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from pcl_jax import checkpoint, records
+from pcl_jax import checkpoint, evaluation, records
 from pcl_jax.devices import agreed, asked_to_stop, meet
 from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import confusion, recall, uar, wa
@@ -367,7 +367,7 @@ def representations(
     else:
         assert pretrained is not None
         params, _ = checkpoint.load_encoder(pretrained, view, **study.about(fold, [view]))
-    return finetuning.represent(data, model, params, data.all, study.mesh)
+    return evaluation.represent(data, model, params, data.all, study.mesh)
 
 
 @lru_cache(maxsize=8)

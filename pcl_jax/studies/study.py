@@ -19,9 +19,8 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.devices import agreed, memory, mesh
 from pcl_jax.encoders import Classifier, ProjectionHead
 from pcl_jax.fold_data import Beside, FoldData
+from pcl_jax.networks import Model, Networks
 from pcl_jax.records import Record
-from pcl_jax.training.finetune import Model
-from pcl_jax.training.networks import Networks
 from pcl_jax.views.extract import Extraction
 from pcl_jax.views.normalise import How
 from pcl_jax.views.store import Store

@@ -14,36 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from pcl_jax.arrays import Array, Ragged
-from pcl_jax.batches import dealt, gather, named_key, order
+from pcl_jax.arrays import Array, Ragged, Variables
+from pcl_jax.batches import gather, named_key, order
 from pcl_jax.config import Finetuning
 from pcl_jax.devices import everywhere, fetch, put, shared_out
-from pcl_jax.encoders import Classifier, FunctionalsEncoder
+from pcl_jax.encoders import FunctionalsEncoder
+from pcl_jax.evaluation import of_each, represent
 from pcl_jax.fold_data import FoldData
 from pcl_jax.metrics import uar
+from pcl_jax.networks import Given, Model, encode, init
 from pcl_jax.training.epoch import epoch
-from pcl_jax.training.networks import encode, init
-from pcl_jax.training.state import TrainState, Variables, apply_gradient, start
+from pcl_jax.training.state import TrainState, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau
-
-
-class Model(NamedTuple):
-    """One view's encoder and classifier, without parameters. Hashable: static under jit."""
-
-    view: str
-    encoder: nn.Module
-    classifier: Classifier
-
-
-class Given(nn.Module):
-    """The encoder of representations that are there already."""
-
-    def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d"]:
-        return jnp.asarray(features)
 
 
 class Scale(NamedTuple):
@@ -166,12 +151,6 @@ def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, mod
     return _of_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).T
 
 
-@partial(jax.jit, static_argnames=_STATIC)
-def _represent(params, packed, rows, *, capacity, full_length, model):
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
-    return encode(model.encoder, params, features)
-
-
 def fresh(model: Model, example: Ragged | Array, *names: int, seed: int) -> Variables:
     """Parameters before any training, drawn by the seed, the view and `names` (fold and repeat)."""
     keys = (named_key(seed, part, model.view, *names) for part in ("encoder", "classifier"))
@@ -195,25 +174,6 @@ def _start(params: Variables, *, mesh: Mesh) -> TrainState:
 def _better(improved: Bool[Array, ""], new: Variables, old: Variables) -> Variables:
     """The new parameters of those runs that improved."""
     return jax.tree.map(partial(jnp.where, improved), new, old)
-
-
-def represent(
-    data: FoldData, model: Model, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
-) -> Float[np.ndarray, "n d"]:
-    """Representations of these rows by an encoder with the given parameters, dropout off."""
-    return _pass(data.of_view(model.view), model, rows, mesh, partial(_represent, params))
-
-
-def _pass(data: FoldData, model: Model, rows, mesh: Mesh, function) -> np.ndarray:
-    """One result per row, in their order, every row exactly once."""
-    places = dealt(data.lengths[model.view][rows]) if data.lengths else np.arange(len(rows))[None]
-    placed = np.where(places >= 0, rows[places], -1).ravel()
-    results = [
-        (batch.rows, data.pace(function(batch.features, batch.rows, **batch.static, model=model)))
-        for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
-    ]
-    found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
-    return found[np.argsort(places[places >= 0])]
 
 
 class _Reading(NamedTuple):
@@ -323,8 +283,7 @@ def finetune(
 
     def predict(params, rows):
         at, model, its_own = evaluation
-        one_batch = partial(_predict, params, its_own, scales, mesh=mesh)
-        return _pass(at, model, rows, mesh, one_batch).T
+        return of_each(at, rows, mesh, partial(_predict, params, its_own, scales, model=model, mesh=mesh)).T
 
     states, best = _start(params, mesh=mesh), params
     labels = put(data.labels.astype(np.int32), everywhere(mesh))

@@ -1,12 +1,12 @@
 """TrainState: what a step changes; and the optimiser's one rule, Adam."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Variables = Any  # a nested dictionary of arrays
+from pcl_jax.arrays import Variables
 
 
 class TrainState(NamedTuple):

@@ -13,7 +13,7 @@ from pcl_jax.records import params_digest
 from pcl_jax.studies.probe import pooled
 from pcl_jax.studies.runs import evaluate, pretrain
 from pcl_jax.studies.study import Task
-from pcl_jax.training.finetune import Run, finetune, fresh
+from pcl_jax.training.finetune import Run, at_once, finetune, fresh
 from pcl_jax.views.store import Store, StoreError
 from tests.studies.conftest import SETTINGS, VIEWS, FakeView
 
@@ -75,6 +75,14 @@ def test_the_largest_hidden_states_are_left_on_disk_and_nothing_else(make_study)
     assert left(sum(size.values()) - 1) == {"wider"}
     assert left(size["mel"] + size["egemaps"] + size["states"] - 1) == {"wider", "states"}
     assert left(0) == {"wider", "states"}
+
+
+def test_from_disk_each_device_trains_one_run_at_a_time(make_study):
+    """A batch of many runs would bring most of the features that were to stay there."""
+    for resident, expected in ((0.0, 8), (0.5, 8 * 32)):
+        study = replace(make_study(views=(STATES,), devices=8), resident=resident)
+        size = at_once(study.data(1), study.model("states"), study.mesh, frozen=True)
+        assert size == expected
 
 
 def test_no_more_is_read_ahead_than_is_said(make_study, monkeypatch):

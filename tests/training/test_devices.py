@@ -10,7 +10,7 @@ import pytest
 from pcl_jax.batches import Layout, Packed, gather, split
 from pcl_jax.devices import everywhere, mesh, shared_out
 from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
-from pcl_jax.training.networks import Networks
+from pcl_jax.networks import Networks
 from pcl_jax.training.pretrain import loss_of, train_step
 from pcl_jax.training.state import start
 

@@ -10,9 +10,10 @@ import pytest
 
 from pcl_jax.batches import Layout, dealt, split
 from pcl_jax.devices import mesh
+from pcl_jax.evaluation import represent
 from pcl_jax.studies.study import Task
 from pcl_jax.training import finetune as finetune_module
-from pcl_jax.training.finetune import Run, Scale, finetune, fresh, represent
+from pcl_jax.training.finetune import Run, Scale, finetune, fresh
 from tests.studies.conftest import SETTINGS
 
 CONFIG = SETTINGS.finetuning

@@ -1,4 +1,4 @@
-"""The networks of a run, as plain functions on nested dictionaries of parameters.
+"""The networks of a run, as plain functions of nested dictionaries of parameters.
 
 `params = {"encoder": {view: ...}, "head": {view: ...}}`, so that freezing, counting and saving an
 encoder are dictionary look-ups.
@@ -7,16 +7,16 @@ encoder are dictionary look-ups.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from pcl_jax.arrays import Array, Ragged
+from pcl_jax.arrays import Array, Ragged, Variables
 from pcl_jax.batches import named_key
-from pcl_jax.encoders import ProjectionHead
-from pcl_jax.training.state import Variables
+from pcl_jax.encoders import Classifier, ProjectionHead
 
 Features = Mapping[str, Ragged | Array]
 
@@ -59,6 +59,21 @@ class Networks:
             )
             new_statistics[view] = updated["batch_stats"]
         return projections, new_statistics
+
+
+class Model(NamedTuple):
+    """One view's encoder and classifier, without parameters. Hashable: static under jit."""
+
+    view: str
+    encoder: nn.Module
+    classifier: Classifier
+
+
+class Given(nn.Module):
+    """The encoder of representations that are there already."""
+
+    def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d"]:
+        return jnp.asarray(features)
 
 
 def encode(
