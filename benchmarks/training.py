@@ -220,8 +220,7 @@ def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -
     like, on = LIKE[corpus], mesh(1)
     data = fold_of(like, like.labelled, like.validated, [view])
     model = Model(view, ENCODERS[view], Classifier(4))
-    example = data.example()[view]
-    encoder = jax.device_get(ENCODERS[view].init(jax.random.key(0), example)["params"])
+    encoder = jax.device_get(finetune.fresh(model, data.example()[view], seed=0)["encoder"])
     runs = [finetune.Run(data.train, r, start) for start in (None, encoder) for r in range(REPEATS)]
 
     def ours(epochs: int) -> float:

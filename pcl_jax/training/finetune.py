@@ -277,8 +277,8 @@ def finetune(
         seen = (represent(data, model, params["encoder"], data.train, mesh) for params in starts)
         scales = [Scale.of(vectors) for vectors in seen]
     asked, nobody = len(runs), -len(runs) % mesh.size
-    own = [*zip(runs, starts, scales, strict=True)]
-    runs, starts, scales = zip(*own, *own[-1:] * nobody, strict=True)  # as many on each device
+    each = [*zip(runs, starts, scales, strict=True)]
+    runs, starts, scales = zip(*each, *each[-1:] * nobody, strict=True)  # as many on each device
     params, scales = (put(_stacked(of_runs), shared_out(mesh)) for of_runs in (starts, scales))
 
     def predict(params, rows):
