@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcl_jax.views import store
+from pcl_jax.features import store
 
 SHAPE = (13, 768)
 LONGEST = 749

@@ -35,13 +35,13 @@ import numpy as np
 
 from pcl_jax import config
 from pcl_jax.arrays import aligned
-from pcl_jax.batches import Layout, Packed
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.data.batches import Layout, Packed
+from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import mesh
-from pcl_jax.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
-from pcl_jax.fold_data import FoldData
-from pcl_jax.networks import Model, Networks
+from pcl_jax.models.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.networks import Model, Networks
 from pcl_jax.training import finetune, pretrain
 
 ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": Wav2Vec2Encoder()}

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import tyro
 
-from pcl_jax import cli, flags
-from pcl_jax.tables import NOT_RUN, Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 Of = Literal["pretrained", "supervised", "random"]
 HEADS = {
@@ -51,7 +52,7 @@ class Alignment(flags.Experiment):
 
 
 def main(command: Alignment) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     study = cli.open_study(command, command.views, "alignment")
     if not command.table_only:
@@ -62,8 +63,8 @@ def main(command: Alignment) -> None:
 
 def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
     """The runs whose encoders are compared."""
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Pretrain, Task
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))
@@ -73,7 +74,7 @@ def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
 
 def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
     """The record of each ordered pair of views, measured where there is none (not if `dry`)."""
-    from pcl_jax.studies.runs import representations
+    from pcl_jax.runs.runner import representations
 
     began, done, run = time.monotonic(), study.done(), study.pretraining_folder(fold)
     made: dict[tuple[str, str], np.ndarray] = {}
@@ -108,8 +109,8 @@ def values(
     pairs: Mapping[Of, tuple[np.ndarray, np.ndarray]], seed: int, *names: int | str
 ) -> dict[str, float | None]:
     """What `HEADS` names, of a pair of views on one fold; None for a PWCCA of too few utterances."""
-    from pcl_jax.batches import seeded
-    from pcl_jax.similarity import linear_cka
+    from pcl_jax.data.batches import seeded
+    from pcl_jax.evaluation.similarity import linear_cka
 
     one, other = pairs["pretrained"]
     rng = seeded(seed, "random vectors", *names)
@@ -121,7 +122,7 @@ def values(
 
 
 def _pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
-    from pcl_jax.similarity import pwcca
+    from pcl_jax.evaluation.similarity import pwcca
 
     try:
         return float(pwcca(x, y))

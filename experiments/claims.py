@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments import temperature
-from pcl_jax.summary import ALPHA, Gain, amounts, gains, pairs
-from pcl_jax.tables import NOT_RUN, Table
+from pcl_jax.runs.summary import ALPHA, Gain, amounts, gains, pairs
+from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
+    from pcl_jax.runs.records import Row
 
 HANDCRAFTED = ("mel", "egemaps")
 SPARSE = ("2%", "5%")

@@ -23,13 +23,14 @@ import numpy as np
 import tyro
 
 from experiments.figures import save
-from pcl_jax import cli, flags
-from pcl_jax.tables import NOT_RUN, Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 Of = Literal["pretrained", "supervised", "random"]
 HEADS = {"pretrained": "pre-trained", "supervised": "supervised", "random": "random"}
@@ -55,7 +56,7 @@ class Panel(NamedTuple):
 
 
 def main(command: Embeddings) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     study = cli.open_study(command, command.views, "embeddings")
     if not command.table_only:
@@ -68,8 +69,8 @@ def main(command: Embeddings) -> None:
 
 def plan(study: "Study", command: Embeddings) -> "Iterator[Step]":
     """The runs whose encoders are drawn."""
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Pretrain, Task
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))
@@ -79,7 +80,7 @@ def plan(study: "Study", command: Embeddings) -> "Iterator[Step]":
 
 def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
     """The record of a fold, drawn where there is none (not if `dry`)."""
-    from pcl_jax.studies.runs import representations
+    from pcl_jax.runs.runner import representations
 
     began, run = time.monotonic(), study.pretraining_folder(fold)
     folder = study.measured("embeddings", fold, study.views, run)
@@ -128,7 +129,7 @@ def panel(
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
 
-    from pcl_jax.metrics import uar
+    from pcl_jax.evaluation.metrics import uar
 
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, known).predict(test)
     several = 1 < len(set(truth.tolist())) < len(truth)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcl_jax.checkpoint import write_atomically
-from pcl_jax.significance import t_interval
-from pcl_jax.summary import PROBES, WAYS, amounts, gains, labels, pairs, per_repeat, views, way
+from pcl_jax.evaluation.significance import t_interval
+from pcl_jax.runs.checkpoint import write_atomically
+from pcl_jax.runs.summary import PROBES, WAYS, amounts, gains, labels, pairs, per_repeat, views, way
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pcl_jax.records import Row
+    from pcl_jax.runs.records import Row
 
 SHOWN = {"supervised": ("C1", "-", "s"), "tuned": ("C0", "-", "o"), "probe-raw": ("0.5", ":", None)}
 """Colour, line and marker of what is drawn."""

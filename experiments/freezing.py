@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from pcl_jax import cli, flags
-from pcl_jax.summary import WAYS, mean_text, per_repeat, views, way
-from pcl_jax.tables import Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.summary import WAYS, mean_text, per_repeat, views, way
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Freezing(flags.Experiment):
 
 
 def main(command: Freezing) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     rows = cli.experiment(command, "freezing", lambda study: plan(study, command))
     terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
@@ -45,7 +46,7 @@ def main(command: Freezing) -> None:
 
 def plan(study: "Study", command: Freezing) -> "Iterator[Step]":
     """All runs of Table 2, and the supervised ones beside them."""
-    from pcl_jax.studies.plan import label_efficiency
+    from pcl_jax.runs.plan import label_efficiency
 
     return label_efficiency(study, command.folds, {1.0: command.repeats}, probes=False)
 

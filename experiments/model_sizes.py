@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import tyro
 
-from pcl_jax import cli, config, flags
-from pcl_jax.tables import Table
+from pcl_jax import cli, config
+from pcl_jax.commands import flags
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
     from pcl_jax.views.view import View
@@ -45,7 +46,7 @@ class Sizes(NamedTuple):
 
 
 def main(command: ModelSizes) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     views = cli.choose_views(command, command.views)
     sizes = {view.title: sizes_of(view, command.encoders, command.classes) for view in views.values()}
@@ -57,8 +58,8 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     import jax
 
     from pcl_jax.arrays import pack
-    from pcl_jax.encoders import Classifier, ProjectionHead
-    from pcl_jax.training.state import count
+    from pcl_jax.models.encoders import Classifier, ProjectionHead
+    from pcl_jax.training.optimiser import count
 
     # As long as the clip: all pooled frames may be the representation (`--encoders.spectral-pool flatten`).
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 15 * 16_000).astype(np.float32)

@@ -27,12 +27,13 @@ from experiments import (
     temperature,
     views_ablation,
 )
-from pcl_jax import cli, flags
-from pcl_jax.tables import Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Study
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Part(NamedTuple):
 
 
 def main(command: Paper) -> None:
-    from pcl_jax import terminal
-    from pcl_jax.studies import plan
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs import plan
 
     shard = cli.share(command.shard)
     command = quick(command) if command.fast else command
@@ -91,7 +92,7 @@ def main(command: Paper) -> None:
 
 def parts_of(study: "Study", command: Paper) -> list[Part]:
     """The experiments in their order."""
-    from pcl_jax.studies import plan
+    from pcl_jax.runs import plan
 
     def part(title: str, module: Any, its: flags.Experiment) -> Part:
         steps = list(module.plan(study, its))

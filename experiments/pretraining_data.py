@@ -31,16 +31,27 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import tyro
 
-from pcl_jax import cli, flags
+from pcl_jax import cli
+from pcl_jax.commands import flags
 from pcl_jax.config import SubsetName
-from pcl_jax.summary import GAIN_HEAD, amounts, gain_texts, gains, labels, mean_text, per_repeat, views, way
-from pcl_jax.tables import Table
+from pcl_jax.runs.summary import (
+    GAIN_HEAD,
+    amounts,
+    gain_texts,
+    gains,
+    labels,
+    mean_text,
+    per_repeat,
+    views,
+    way,
+)
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.fold_data import Beside
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.data.fold import Beside
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 HEADS = {"all": "all", "target": "target emotions", "out_of_distribution": "other emotions"}
 
@@ -60,7 +71,7 @@ class PretrainingData(flags.Experiment):
 
 
 def main(command: PretrainingData) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     def planned(study: "Study") -> "Iterator[Step]":
         yield from plan(study, command)
@@ -81,8 +92,8 @@ def plan(study: "Study", command: PretrainingData) -> "Iterator[Step]":
 
 def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Beside]") -> "Iterator[Step]":
     """Supervised; tuned after pre-training on so many utterances, and on all with other corpora beside."""
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Task
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Task
 
     for fold, fraction, repeat in product(command.folds, command.fractions, range(command.repeats)):
         for view in study.views:
@@ -94,8 +105,8 @@ def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Bes
 
 
 def _tuned(study: "Study", command: PretrainingData) -> "Iterator[Step]":
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Pretrain, Task
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Pretrain, Task
 
     for fold in command.folds:
         yield Step(study, Pretrain(fold))

@@ -32,11 +32,13 @@ from experiments import (
 )
 from experiments.claims import claims, findings
 from experiments.figures import curves, inline, over_unlabelled, save
-from pcl_jax import cli, flags, records
-from pcl_jax.checkpoint import write_atomically
-from pcl_jax.records import Row
-from pcl_jax.summary import amounts, labels, views, way
-from pcl_jax.tables import NOT_RUN, Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs import records
+from pcl_jax.runs.checkpoint import write_atomically
+from pcl_jax.runs.records import Row
+from pcl_jax.runs.summary import amounts, labels, views, way
+from pcl_jax.runs.tables import NOT_RUN, Table
 
 HANDCRAFTED = ("mel", "egemaps")
 SPARSE = ("2%", "5%")
@@ -69,7 +71,7 @@ class Section(NamedTuple):
 
 
 def main(command: Report) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     page = write(command.runs)
     terminal.out.print(f"report: {page}", highlight=False)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tyro
 
-from pcl_jax import cli, flags
-from pcl_jax.summary import (
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.summary import (
     GAIN_HEAD,
     PROBES,
     WAYS,
@@ -36,12 +37,12 @@ from pcl_jax.summary import (
     views,
     way,
 )
-from pcl_jax.tables import Table
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class SparseLabels(flags.Experiment):
 
 
 def main(command: SparseLabels) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     rows = cli.experiment(command, "sparse_labels", lambda study: plan(study, command))
     terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
@@ -65,7 +66,7 @@ def main(command: SparseLabels) -> None:
 
 def plan(study: "Study", command: SparseLabels) -> "Iterator[Step]":
     """All runs of the curves."""
-    from pcl_jax.studies.plan import label_efficiency
+    from pcl_jax.runs.plan import label_efficiency
 
     fractions = dict.fromkeys(command.fractions, command.repeats)
     per_class = dict.fromkeys(command.per_class, command.repeats)

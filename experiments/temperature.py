@@ -22,14 +22,15 @@ import tyro
 from jaxtyping import Float
 from scipy import stats
 
-from pcl_jax import cli, flags
-from pcl_jax.summary import views
-from pcl_jax.tables import NOT_RUN, Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.summary import views
+from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 PAPER = {
     (0.0, False): ((61.35, 60.72, 62.00, 59.43), (55.11, 54.59, 53.39, 52.09), (48.62, 48.00, 49.97, 48.10)),
@@ -61,7 +62,7 @@ class Temperature(flags.Experiment):
 
 
 def main(command: Temperature) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     rows = cli.experiment(command, "temperature", lambda study: plan(study, command))
     terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
@@ -69,7 +70,7 @@ def main(command: Temperature) -> None:
 
 def plan(study: "Study", command: Temperature) -> "Iterator[Step]":
     """All runs of Table 4; those of supervised training are the same for each temperature."""
-    from pcl_jax.studies.plan import label_efficiency
+    from pcl_jax.runs.plan import label_efficiency
 
     for temperature in command.temperatures:
         at = study.pretraining_with(temperature=temperature)

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from pcl_jax import cli, flags
-from pcl_jax.summary import amounts, labels, mean_text, per_repeat, views
-from pcl_jax.tables import Table
+from pcl_jax import cli
+from pcl_jax.commands import flags
+from pcl_jax.runs.summary import amounts, labels, mean_text, per_repeat, views
+from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Study
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ViewsAblation(flags.Experiment):
 
 
 def main(command: ViewsAblation) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     rows = cli.experiment(command, "views_ablation", lambda study: plan(study, command))
     terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
@@ -52,8 +53,8 @@ def plan(study: "Study", command: ViewsAblation) -> "Iterator[Step]":
     Raises:
         UsageError: fewer than two views.
     """
-    from pcl_jax.studies.plan import Step
-    from pcl_jax.studies.study import Pretrain, Task
+    from pcl_jax.runs.plan import Step
+    from pcl_jax.runs.study import Pretrain, Task
 
     if len(study.views) < 2:
         raise cli.UsageError(

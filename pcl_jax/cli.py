@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcl_jax import config
-from pcl_jax.flags import (
+from pcl_jax.commands.flags import (
     Command,
     Common,
     Corpus,
@@ -29,11 +29,11 @@ from pcl_jax.flags import (
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
-    from pcl_jax.fold_data import Beside
-    from pcl_jax.records import Row
-    from pcl_jax.studies.plan import Shard, Step
-    from pcl_jax.studies.study import Study
-    from pcl_jax.views.extract import Extraction, Plan
+    from pcl_jax.data.fold import Beside
+    from pcl_jax.features.extract import Extraction, Plan
+    from pcl_jax.runs.plan import Shard, Step
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.study import Study
     from pcl_jax.views.view import View
 
 COMPARED = {0.05: 3, 1.0: 1}
@@ -108,7 +108,7 @@ def read_corpus(command: Common) -> "CorpusRecord":
 
 
 def show_corpus(command: Corpus) -> int:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
     from pcl_jax.corpora.inspect import inspect, render
 
     inspection = inspect(read_corpus(command))
@@ -121,7 +121,7 @@ def show_corpus(command: Corpus) -> int:
 
 def choose_views(command: OnFeatures, views: Sequence[str]) -> "dict[str, View]":
     """The views of these names, or the default ones, with the command's parameters."""
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
     from pcl_jax.views.catalogue import catalogue, choose
 
     require_root(command)
@@ -143,9 +143,9 @@ def extract_features(
     """Bring the stores of the corpus up to date."""
     import jax
 
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
     from pcl_jax.devices import keep_compiled_programs
-    from pcl_jax.views.extract import extract
+    from pcl_jax.features.extract import extract
 
     if corpus.synthetic:
         terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
@@ -181,7 +181,7 @@ def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -
     """The corpus with the features of these views extracted, ready to train on."""
     import jax
 
-    from pcl_jax.studies.study import open_study
+    from pcl_jax.runs.study import open_study
 
     if command.processes:
         join(command)
@@ -216,7 +216,8 @@ def join(command: OnDevices) -> None:
     """Become one of several processes; the first speaks for all."""
     import jax
 
-    from pcl_jax import devices, terminal
+    from pcl_jax import devices
+    from pcl_jax.commands import terminal
 
     if command.devices is not None:
         raise UsageError("--devices and --processes exclude each other: processes use all their devices")
@@ -234,8 +235,9 @@ def extract(command: Extract) -> None:
 
 
 def features(command: Features) -> int:
-    from pcl_jax import terminal
-    from pcl_jax.views import manage, store
+    from pcl_jax.commands import terminal
+    from pcl_jax.features import maintain as manage
+    from pcl_jax.features import store
 
     match command.action:
         case "list":
@@ -268,8 +270,9 @@ def features(command: Features) -> int:
 
 
 def _verify(command: Features) -> int:
-    from pcl_jax import terminal
-    from pcl_jax.views import manage, store
+    from pcl_jax.commands import terminal
+    from pcl_jax.features import maintain as manage
+    from pcl_jax.features import store
 
     corpus = read_corpus(command) if command.root is not None else None
     whole = True
@@ -292,7 +295,7 @@ def _verify(command: Features) -> int:
 
 
 def pretrain(command: Pretrain) -> None:
-    from pcl_jax import terminal
+    from pcl_jax.commands import terminal
 
     if len(command.views) == 1:
         raise UsageError(f"--views {' '.join(command.views)}: pre-training needs two views or more")
@@ -300,7 +303,7 @@ def pretrain(command: Pretrain) -> None:
     run = pretrain_fold(study, command.fold)
     terminal.out.print(terminal.pretrained_line(study.done()[study.relative(run)]))
     if command.compare:
-        from pcl_jax.studies.plan import label_efficiency
+        from pcl_jax.runs.plan import label_efficiency
 
         rows = carry_out(list(label_efficiency(study, [command.fold], COMPARED, probes=False)))
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(study, command.fold)))
@@ -313,8 +316,8 @@ def pretrain(command: Pretrain) -> None:
 
 def pretrain_fold(study: "Study", fold: int) -> Path:
     """Pre-train on a fold where that is not done, with a progress bar; the run's folder."""
-    from pcl_jax import terminal
-    from pcl_jax.studies import runs
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs import runner as runs
 
     for line in runs.stopped(study, fold):
         terminal.out.print(line, markup=False, highlight=False)
@@ -331,9 +334,9 @@ def carry_out(
 
     `say` is told the folder of each run that is done.
     """
-    from pcl_jax import terminal
-    from pcl_jax.studies import plan
-    from pcl_jax.studies.runs import evaluate_all
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs import plan
+    from pcl_jax.runs.runner import evaluate_all
 
     groups = plan.groups(steps, shard)
     for group in groups:
@@ -351,7 +354,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
     from dataclasses import replace
 
     from pcl_jax.corpora import CorpusError, read
-    from pcl_jax.fold_data import Beside
+    from pcl_jax.data.fold import Beside
 
     found = []
     for word in words:
@@ -368,7 +371,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
 
 def experiment(command: Experiment, name: str, plan_of: "Callable[[Study], Iterable[Step]]") -> "list[Row]":
     """Do an experiment of the paper, or with `--table-only` nothing; the records there are of it."""
-    from pcl_jax.studies import plan
+    from pcl_jax.runs import plan
 
     shard = share(command.shard)
     steps = list(plan_of(open_study(command, command.views, name)))
@@ -388,9 +391,9 @@ def share(text: str) -> "Shard":
 
 
 def finetune(command: Finetune) -> None:
-    from pcl_jax import terminal
-    from pcl_jax.studies.runs import evaluate
-    from pcl_jax.studies.study import Task
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs.runner import evaluate
+    from pcl_jax.runs.study import Task
 
     if command.supervised == (command.pretrained is not None):
         raise UsageError("give either --pretrained RUN or --supervised")

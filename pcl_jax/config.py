@@ -79,7 +79,7 @@ class SpeechModels:
 
 @dataclass(frozen=True)
 class Encoders:
-    """The view-level encoders' open choices; their sizes stand in `pcl_jax.encoders`."""
+    """The view-level encoders' open choices; their sizes stand in `pcl_jax.models.encoders`."""
 
     dropout: float = 0.2
     """After each convolution [A]."""

@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs a command 50 s before it says so
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Before any device is touched; raises when too late, unlike XLA_FLAGS, which is then ignored.
@@ -19,3 +20,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
 install_import_hook("pcl_jax", "beartype.beartype")
+
+
+@pytest.fixture
+def corpora_folder() -> Path:
+    """The folder of real speech, for the tests marked `corpora`."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("PCL_CORPORA", root.parent / "shared" / "corpora"))
+    if not folder.is_dir():
+        pytest.skip(f"real speech not found at {folder}")
+    return folder

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from pcl_jax.data.fold import Batch, FoldData
 from pcl_jax.devices import fetch
-from pcl_jax.fold_data import Batch, FoldData
-from pcl_jax.training.state import TrainState
+from pcl_jax.training.optimiser import TrainState
 
 
 class Epoch(NamedTuple):

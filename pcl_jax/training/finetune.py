@@ -18,16 +18,16 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from pcl_jax.arrays import Array, Ragged, Variables
-from pcl_jax.batches import gather, named_key, order
 from pcl_jax.config import Finetuning
+from pcl_jax.data.batches import gather, named_key, order
+from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import everywhere, fetch, put, shared_out
-from pcl_jax.encoders import FunctionalsEncoder
-from pcl_jax.evaluation import of_each, represent
-from pcl_jax.fold_data import FoldData
-from pcl_jax.metrics import uar
-from pcl_jax.networks import Given, Model, encode, init
+from pcl_jax.evaluation.metrics import uar
+from pcl_jax.models.encoders import FunctionalsEncoder
+from pcl_jax.models.networks import Given, Model, encode, init
 from pcl_jax.training.epoch import epoch
-from pcl_jax.training.state import TrainState, apply_gradient, start
+from pcl_jax.training.optimiser import TrainState, apply_gradient, start
+from pcl_jax.training.represent import of_each, represent
 from pcl_jax.training.stopping import Patience, Plateau
 
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from pcl_jax.config import Egemaps, Mel, SpeechModels
 from pcl_jax.views.egemaps import EgemapsView
-from pcl_jax.views.imported import ImportedView
 from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, family_of
 from pcl_jax.views.speech_models.model import UNTRAINED, Family
 from pcl_jax.views.speech_models.view import SpeechModelView
+from pcl_jax.views.table import ImportedView
 from pcl_jax.views.view import View
 
 

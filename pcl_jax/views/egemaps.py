@@ -10,9 +10,9 @@ import numpy as np
 import opensmile
 from jaxtyping import Float32
 
+from pcl_jax import audio
+from pcl_jax.audio import Waveform
 from pcl_jax.config import Egemaps, Encoders
-from pcl_jax.views import audio
-from pcl_jax.views.audio import Waveform
 from pcl_jax.views.view import View
 
 
@@ -79,6 +79,6 @@ class EgemapsView(View):
         return [functionals(waveform, self.config) for waveform in waveforms]
 
     def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.encoders import FunctionalsEncoder  # workers compute features without loading jax
+        from pcl_jax.models.encoders import FunctionalsEncoder  # workers compute features without loading jax
 
         return FunctionalsEncoder(initial=config.init)

@@ -8,9 +8,9 @@ import librosa
 import numpy as np
 from jaxtyping import Float32
 
+from pcl_jax import audio
+from pcl_jax.audio import Waveform
 from pcl_jax.config import Encoders, Mel
-from pcl_jax.views import audio
-from pcl_jax.views.audio import Waveform
 from pcl_jax.views.view import View
 
 
@@ -96,7 +96,7 @@ class MelView(View):
         return [mel_spectrogram(waveform, self.config) for waveform in waveforms]
 
     def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.encoders import SpectrogramEncoder  # workers compute features without loading jax
+        from pcl_jax.models.encoders import SpectrogramEncoder  # workers compute features without loading jax
 
         return SpectrogramEncoder(
             dropout=config.dropout,

@@ -66,5 +66,5 @@ class View(Protocol):
         ...
 
     def encoder(self, config: Encoders) -> "nn.Module":
-        """The encoder for this view's features: see `pcl_jax.encoders`."""
+        """The encoder for this view's features: see `pcl_jax.models.encoders`."""
         ...

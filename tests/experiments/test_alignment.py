@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.alignment import HEADS, table, values
-from pcl_jax.similarity import linear_cka, pwcca
+from pcl_jax.evaluation.similarity import linear_cka, pwcca
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import report
-from pcl_jax import records
+from pcl_jax.runs import records
 from tests.experiments.test_report import WAYS, made
 
 PROBE = "<script>console.log(`${innerWidth} wide, page ${document.documentElement.scrollWidth}`)</script>"

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from experiments import paper
-from pcl_jax import cli, records
-from pcl_jax.records import Record
-from pcl_jax.studies import plan
-from pcl_jax.studies.study import Pretrain
+from pcl_jax import cli
+from pcl_jax.runs import plan, records
+from pcl_jax.runs.records import Record
+from pcl_jax.runs.study import Pretrain
 
 COMMAND = paper.Paper(folds=(1, 2), repeats=2, fast=True)
 

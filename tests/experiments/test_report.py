@@ -8,10 +8,10 @@ import pytest
 
 from experiments import claims, report
 from experiments.figures import curves
-from pcl_jax import records
-from pcl_jax.records import Record
-from pcl_jax.summary import Gain
-from pcl_jax.tables import NOT_RUN
+from pcl_jax.runs import records
+from pcl_jax.runs.records import Record
+from pcl_jax.runs.summary import Gain
+from pcl_jax.runs.tables import NOT_RUN
 
 WAYS = (("supervised", False), ("pairwise-cl", False), ("pairwise-cl", True), ("probe-raw", False))
 

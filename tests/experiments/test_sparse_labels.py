@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.sparse_labels import table
-from pcl_jax.summary import amounts, gains, per_repeat
-from pcl_jax.tables import NOT_RUN
+from pcl_jax.runs.summary import amounts, gains, per_repeat
+from pcl_jax.runs.tables import NOT_RUN
 
 
 def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcl_jax.batches import Layout, Packed, gather, split
+from pcl_jax.data.batches import Layout, Packed, gather, split
 from pcl_jax.devices import everywhere, mesh, shared_out
-from pcl_jax.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
-from pcl_jax.networks import Networks
+from pcl_jax.models.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.networks import Networks
+from pcl_jax.training.optimiser import start
 from pcl_jax.training.pretrain import loss_of, train_step
-from pcl_jax.training.state import start
 
 DEVICES = 8
 RNG = np.random.default_rng(1)

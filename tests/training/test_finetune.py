@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.batches import Layout, dealt, split
+from pcl_jax.data.batches import Layout, dealt, split
 from pcl_jax.devices import mesh
-from pcl_jax.evaluation import represent
-from pcl_jax.studies.study import Task
+from pcl_jax.runs.study import Task
 from pcl_jax.training import finetune as finetune_module
 from pcl_jax.training.finetune import Run, Scale, finetune, fresh
-from tests.studies.conftest import SETTINGS
+from pcl_jax.training.represent import represent
+from tests.runs.conftest import SETTINGS
 
 CONFIG = SETTINGS.finetuning
 

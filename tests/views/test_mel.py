@@ -8,8 +8,8 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pcl_jax import audio
 from pcl_jax.config import Clip, Encoders, Mel
-from pcl_jax.views import audio
 from pcl_jax.views.mel import MelView, kept_frames, mel_spectrogram
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Float16, Int
 
+from pcl_jax import audio
 from pcl_jax.arrays import Array
 from pcl_jax.config import Encoders, SpeechModels
-from pcl_jax.views import audio
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, find_files, load
 from pcl_jax.views.speech_models.model import (
     UNTRAINED,
@@ -199,7 +199,7 @@ class SpeechModelView(View):
             found[row] = np.ascontiguousarray(states[place, :t])
 
     def encoder(self, config: Encoders) -> nn.Module:
-        from pcl_jax.encoders import Wav2Vec2Encoder
+        from pcl_jax.models.encoders import Wav2Vec2Encoder
 
         return Wav2Vec2Encoder(dropout=config.dropout, initial=config.init)
 

@@ -1,0 +1,1 @@
+"""The commands of `pcl`: flags in, calls, text out."""

@@ -1,0 +1,1 @@
+"""One fold, ready to train."""

@@ -1,0 +1,6 @@
+"""Metrics, statistics of a few runs, and similarity of representations."""
+
+from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
+from pcl_jax.evaluation.similarity import linear_cka, pwcca
+
+__all__ = ["confusion", "linear_cka", "pwcca", "recall", "uar", "wa"]

@@ -1,0 +1,1 @@
+"""Features of the views over a corpus, on disk."""

@@ -1,0 +1,299 @@
+"""Corpus x views -> feature stores: computes what is missing, and nothing else."""
+
+import math
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from pcl_jax import audio
+from pcl_jax.audio import AudioError, AudioErrors
+from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.features import store
+from pcl_jax.features.store import Row, Shard, Store, StoreError, Writer
+from pcl_jax.features.workers import Task, compute, compute_all
+from pcl_jax.views.view import View
+
+PART_ROWS = 1024
+PART_BYTES = 2**26
+PART_S = 10.0
+"""A part is written when it reaches any of these: that is what a kill can lose."""
+ROOM = 2**24
+"""Bytes that are left free on the disk."""
+SAMPLED_FROM_S = 600.0
+"""Audio of which the time is estimated beforehand, from `SAMPLES` utterances that are computed for it."""
+SAMPLES = 4
+_PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """Told after every utterance; `label` says what is being done."""
+
+    def __call__(self, done: int, total: int, label: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction will do."""
+
+    utterances: int
+    """To compute in at least one view."""
+    audio_s: float
+    bytes: int
+    """That the new features will take on disk, about."""
+    seconds: float | None
+    """That it will take, about, by a sample of the utterances; on an accelerator, which is quicker with many
+    at once, rather less. None for little audio."""
+    free: int
+    """Bytes that the disk has."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction leaves behind."""
+
+    stores: Mapping[str, Store]
+    """Per view. May hold more than the corpus: utterances that a wider one over the same audio had."""
+    skipped: Mapping[str, AudioError]
+    """Utterance id -> why it has no features; empty unless `on_bad_audio="skip"`."""
+    computed: Mapping[str, int]
+    """Rows computed now, per view."""
+    present: Mapping[str, int]
+    """Rows that were there already, per view."""
+    seconds: float
+    audio_s: float
+    """Duration of the utterances computed now."""
+    peak_bytes: int
+    """Most memory that this process, or a worker, ever held: the largest of them."""
+
+
+def extract(
+    corpus: Corpus,
+    views: Sequence[View],
+    features: Path,
+    *,
+    workers: int | None = None,
+    on_bad_audio: Literal["error", "skip"] = "error",
+    shard: Shard | None = None,
+    announce: Callable[[Plan], None] | None = None,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Bring the stores of a corpus up to date.
+
+    An utterance is computed where its id is not in a view's store or its audio has changed since. Each
+    file is decoded once for all views. Killed at any instant, it loses at most the last
+    `PART_S` seconds or `PART_ROWS` rows; the next call goes on from there.
+
+    Args:
+        corpus: Whose utterances.
+        views: Their names are the keys of the result.
+        features: The folder of all feature stores.
+        workers: Processes; all CPUs by default. Few utterances are computed in this process.
+        on_bad_audio: "error": good audio is stored, then all bad files are raised as one error.
+            "skip": they are returned.
+        shard: (3, 8) computes the third of eight shares of the corpus, so that eight processes or hosts on
+            one file system share it out; each returns what there is in the end of its own share.
+        announce: Told of the plan before anything is computed.
+        progress: Called as `progress(done, total, label)`.
+
+    Raises:
+        AudioErrors: All bad files, unless they are to be skipped.
+        StoreError: A store is damaged, locked, or cannot be written; the disk has no room for the features.
+        ValueError: No such share.
+        WorkerError: A view failed, or a worker process died.
+    """
+    start = time.monotonic()
+    workers = workers or os.cpu_count() or 1
+    places = {view.name: store.place(features, corpus.name, view.name, view.describe()) for view in views}
+    utterances = corpus.utterances
+    if shard is not None:
+        number, shares = shard
+        if not 1 <= number <= shares:
+            raise ValueError(f"share {number} of {shares}: give 1 to {shares}")
+        utterances = utterances[number - 1 :: shares]
+    digests, bad = _digests(utterances, workers)
+    good = [utterance for utterance in utterances if utterance.id in digests]
+    missing = {view.name: _missing(places[view.name], good, digests) for view in views}
+    todo = [utterance for utterance in good if any(utterance.id in ids for ids in missing.values())]
+    plan = _plan(todo, views, missing, features, workers)
+    if announce is not None and todo:
+        announce(plan)
+    if plan.bytes + ROOM > plan.free and todo:
+        raise StoreError(
+            f"{features}: the features of {plan.utterances} utterances will take about "
+            f"{plan.bytes / 2**20:,.0f} MiB, and the disk has {plan.free / 2**20:,.0f} MiB free; make room, "
+            "or choose another disk with --features"
+        )
+    with ExitStack() as stack:
+        sinks = {
+            view.name: stack.enter_context(_Sink(view, places[view.name], digests, shard))
+            for view in views
+            if missing[view.name] or not places[view.name].is_dir()
+        }
+        bad |= _compute(todo, views, missing, sinks, workers, progress)
+    if bad and on_bad_audio == "error":
+        raise AudioErrors(list(bad.values()))
+    return Extraction(
+        stores={name: store.open(place) for name, place in places.items()},
+        skipped=bad,
+        computed={name: sinks[name].written if name in sinks else 0 for name in places},
+        present={name: len(good) - len(ids) for name, ids in missing.items()},
+        seconds=time.monotonic() - start,
+        audio_s=plan.audio_s,
+        peak_bytes=1024 * max(resource.getrusage(who).ru_maxrss for who in _PROCESSES),
+    )
+
+
+def _plan(
+    todo: Sequence[Utterance],
+    views: Sequence[View],
+    missing: Mapping[str, set[str]],
+    features: Path,
+    workers: int,
+) -> Plan:
+    size = sum(view.size(u.duration_s) for view in views for u in todo if u.id in missing[view.name])
+    there = next(folder for folder in (features.absolute(), *features.absolute().parents) if folder.exists())
+    audio_s = sum((u.duration_s for u in todo), 0.0)
+    seconds = None
+    if audio_s >= SAMPLED_FROM_S:
+        seconds = _estimate(todo, views, missing, workers)
+    return Plan(len(todo), audio_s, size, seconds, shutil.disk_usage(there).free)
+
+
+def _estimate(
+    todo: Sequence[Utterance], views: Sequence[View], missing: Mapping[str, set[str]], workers: int
+) -> float:
+    """Seconds, by utterances of short to long duration, whose features are thrown away."""
+    by_duration = sorted(todo, key=lambda u: u.duration_s)
+    sample = [by_duration[(2 * i + 1) * len(todo) // (2 * SAMPLES)] for i in range(SAMPLES)]
+    wanted = [view for view in views if missing[view.name] and view.given(sample[0]) is None]
+    here = tuple(view for view in wanted if view.device_batch is None)
+    tasks = [Task(utterance, here, _read_s(wanted)) for utterance in sample]
+    compute(tasks[0])  # loads what the views need
+    began = time.perf_counter()
+    computed = [compute(task) for task in tasks]
+    seconds = (time.perf_counter() - began) / SAMPLES * len(todo) / workers
+    waveforms = [result.waveform for result in computed if result.error is None]
+    for view in wanted:
+        if view.device_batch is not None and waveforms:
+            view.features(waveforms)  # compiles
+            began = time.perf_counter()
+            view.features(waveforms)
+            seconds += (time.perf_counter() - began) / len(waveforms) * len(missing[view.name])
+    return seconds
+
+
+def _read_s(views: Sequence[View]) -> float:
+    """How much of an utterance the views on the accelerator read."""
+    return max((view.longest_s or math.inf for view in views if view.device_batch is not None), default=0.0)
+
+
+def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, str], dict[str, AudioError]]:
+    """By utterance id: what its audio is, or why it cannot be read."""
+    digests: dict[str, str] = {}
+    bad: dict[str, AudioError] = {}
+    for utterance, result in zip(utterances, audio.digests(utterances, threads), strict=True):
+        if isinstance(result, AudioError):
+            bad[utterance.id] = result
+        else:
+            digests[utterance.id] = result
+    return digests, bad
+
+
+def _missing(place: Path, utterances: Sequence[Utterance], digests: Mapping[str, str]) -> set[str]:
+    if not place.is_dir():
+        return {utterance.id for utterance in utterances}
+    there = store.open(place)
+    return {u.id for u in utterances if u.id not in there or there.audio_digest(u.id) != digests[u.id]}
+
+
+def _compute(
+    todo: Sequence[Utterance],
+    views: Sequence[View],
+    missing: Mapping[str, set[str]],
+    sinks: Mapping[str, "_Sink"],
+    processes: int,
+    progress: Progress | None,
+) -> dict[str, AudioError]:
+    """Compute and store what is missing; return what could not be read."""
+    bad: dict[str, AudioError] = {}
+    tasks = []
+    for utterance in todo:
+        wanted = []
+        for view in views:
+            if utterance.id in missing[view.name]:
+                if (values := view.given(utterance)) is None:
+                    wanted.append(view)
+                else:
+                    sinks[view.name].add(utterance.id, values)
+        here = tuple(view for view in wanted if view.device_batch is None)
+        if wanted:
+            tasks.append(Task(utterance, here, waveform_s=_read_s(wanted)))
+    with closing(compute_all(tasks, processes)) as results:
+        for done, result in enumerate(results, 1):
+            if result.error is not None:
+                bad[result.utterance.id] = result.error
+            for name, values in result.features.items():
+                sinks[name].add(result.utterance.id, values)
+            for view in views:
+                awaits = view.device_batch is not None and result.utterance.id in missing[view.name]
+                if awaits and result.error is None:
+                    sinks[view.name].add_waveform(result.utterance.id, result.waveform)
+            if progress is not None:
+                progress(done, len(tasks), "extracting " + ", ".join(sinks))
+    return bad
+
+
+class _Sink:
+    """Collects one view's rows and writes them in parts; writes the rest on leaving, also after an error."""
+
+    def __init__(self, view: View, place: Path, digests: Mapping[str, str], shard: Shard | None):
+        self.view, self.digests = view, digests
+        self.writer = Writer(place, view.name, view.describe(), shard=shard)
+        self.rows: list[Row] = []
+        self.bytes = 0
+        self.waiting: list[tuple[str, np.ndarray]] = []
+        self.written = 0
+        self.since = time.monotonic()
+
+    def __enter__(self) -> "_Sink":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self.writer:
+            if kind is None:
+                self._run_device()
+            if kind is None or not issubclass(kind, StoreError):
+                self._flush()
+
+    def add(self, id: str, values: np.ndarray) -> None:
+        self.rows.append(Row(id, self.digests[id], values))
+        self.bytes += values.nbytes
+        due = time.monotonic() - self.since >= PART_S
+        if due or len(self.rows) >= PART_ROWS or self.bytes >= PART_BYTES:
+            self._flush()
+
+    def add_waveform(self, id: str, waveform: np.ndarray) -> None:
+        self.waiting.append((id, waveform))
+        if len(self.waiting) >= (self.view.device_batch or 1):
+            self._run_device()
+
+    def _run_device(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        if waiting:
+            ids, waveforms = zip(*waiting, strict=True)
+            for id, values in zip(ids, self.view.features(waveforms), strict=True):
+                self.add(id, values)
+
+    def _flush(self) -> None:
+        self.writer.write(self.rows)
+        self.written += len(self.rows)
+        self.rows, self.bytes, self.since = [], 0, time.monotonic()

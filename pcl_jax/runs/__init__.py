@@ -1,0 +1,1 @@
+"""Runs: what is asked for, what is there already, and doing the rest."""

@@ -1,1 +1,0 @@
-"""A study: a corpus, its views and settings; the runs it wants; doing them; their files and records."""
