@@ -40,7 +40,8 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.batches import Layout, Packed
 from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import mesh
-from pcl_jax.models.encoders import Classifier, FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.heads import Classifier
 from pcl_jax.models.networks import Model, Networks
 from pcl_jax.training import finetune, pretrain
 

@@ -109,8 +109,8 @@ def values(
     pairs: Mapping[Of, tuple[np.ndarray, np.ndarray]], seed: int, *names: int | str
 ) -> dict[str, float | None]:
     """What `HEADS` names, of a pair of views on one fold; None for a PWCCA of too few utterances."""
-    from pcl_jax.data.batches import seeded
     from pcl_jax.evaluation.similarity import linear_cka
+    from pcl_jax.rng import seeded
 
     one, other = pairs["pretrained"]
     rng = seeded(seed, "random vectors", *names)

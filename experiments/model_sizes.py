@@ -57,8 +57,8 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     """Count the parameters of a view's networks; they are shaped, not made."""
     import jax
 
-    from pcl_jax.arrays import pack
-    from pcl_jax.models.encoders import Classifier, ProjectionHead
+    from pcl_jax.data.ragged import pack
+    from pcl_jax.models.heads import Classifier, ProjectionHead
     from pcl_jax.training.optimiser import count
 
     # As long as the clip: all pooled frames may be the representation (`--encoders.spectral-pool flatten`).

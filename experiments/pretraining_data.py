@@ -48,7 +48,7 @@ from pcl_jax.runs.summary import (
 from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.data.fold import Beside
+    from pcl_jax.data.load import Beside
     from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
     from pcl_jax.runs.study import Study

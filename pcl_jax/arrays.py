@@ -9,99 +9,15 @@ NumPy and JAX arrays both fit where a function takes either.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 Array: TypeAlias = jax.Array | np.ndarray
 
 Variables: TypeAlias = Any
 """A nested dictionary of arrays: parameters, batch statistics."""
-
-ALIGNMENT = 8
-"""Frames. Every utterance of a `Ragged` starts at a multiple of this, so that three poolings by two
-never mix two utterances."""
-
-
-class Rows(NamedTuple):
-    """Frames by reference: frame `[g, t]` is `values[rows[g, t]]`.
-
-    For frames that are costly to copy: a batch of hidden states is hundreds of megabytes, and all that an
-    encoder wants of them is one sum.
-    """
-
-    values: Float[Array, "_ h d"]
-    rows: Int[Array, "g t"]
-
-
-class Ragged(NamedTuple):
-    """A batch of sequences of different lengths, laid end to end: nothing is computed for padding.
-
-    Each group (one per device) holds its utterances one after the other. A slot is `ALIGNMENT * a`
-    frames long and at least one longer than the utterance in it; the frames beyond it are zero,
-    which is what a convolution's own zero padding would be. No utterance (-1) has no slot.
-    """
-
-    frames: Float[Array, "g t ..."] | Rows
-    """Hidden states may come as `Rows`; their frames beyond an utterance are then any."""
-    owner: Int[Array, "g t"]
-    """Which of its group's utterances the slot of a frame belongs to."""
-    position: Int[Array, "g t"]
-    """Index of a frame in its slot."""
-    lengths: Int[Array, "g n"]
-    """Frames of each utterance; 0 for none."""
-
-    @property
-    def valid(self) -> Bool[Array, "g t"]:
-        """Whether a frame lies within its utterance."""
-        return within(self.owner, self.position, self.lengths)
-
-
-def within(
-    owner: Int[Array, "g t"], position: Int[Array, "g t"], lengths: Int[Array, "g n"]
-) -> Bool[Array, "g t"]:
-    """Whether the frame at `position` of its slot lies within the `lengths` of the slot's utterance."""
-    return position < jnp.take_along_axis(jnp.asarray(lengths), jnp.asarray(owner), axis=1)
-
-
-def slots(lengths: Int[Array, "g n"], capacity: int) -> tuple[Int[Array, "g t"], Int[Array, "g t"]]:
-    """Owner and position of each of `capacity` frames when utterances of these lengths are laid out.
-
-    `capacity` must be at least `slot_frames(lengths).sum(axis=1).max()`; what is left over belongs
-    to the last utterance's slot.
-    """
-    ends = jnp.cumsum(slot_frames(jnp.asarray(lengths)), axis=1)
-    starts = jnp.pad(ends[:, :-1], ((0, 0), (1, 0)))
-    frame = jnp.arange(capacity)
-    owner = jax.vmap(lambda s: jnp.searchsorted(s, frame, side="right"))(starts) - 1
-    return owner, frame - jnp.take_along_axis(starts, owner, axis=1)
-
-
-def slot_frames(lengths: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Frames a `Ragged` spends on an utterance of each length: one more, rounded up to `ALIGNMENT`.
-
-    None on none, else at least three times `ALIGNMENT`, as the spectral encoder counts silence in below 16.
-    """
-    return ((lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1) * (lengths > 0)
-
-
-def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
-    """Lay sequences `[t_i, ...]` end to end in one group.
-
-    >>> batch = pack([np.ones((3, 2), np.float32), np.ones((9, 2), np.float32)])
-    >>> batch.frames.shape, batch.lengths.tolist(), int(batch.valid.sum())
-    ((1, 48, 2), [[3, 9]], 12)
-    """
-    lengths = np.array([[len(s) for s in sequences]], np.int32)
-    size = slot_frames(lengths)
-    frames = np.zeros((1, int(size.sum()), *sequences[0].shape[1:]), np.float32)
-    for start, sequence in zip(np.cumsum(size) - size[0], sequences, strict=True):
-        frames[0, start : start + len(sequence)] = sequence
-    owner, position = slots(lengths, frames.shape[1])
-    return Ragged(jnp.asarray(frames), owner, position, jnp.asarray(lengths))
 
 
 def aligned(shape: Sequence[int], dtype: np.typing.DTypeLike) -> np.ndarray:

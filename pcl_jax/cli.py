@@ -29,7 +29,7 @@ from pcl_jax.commands.flags import (
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
-    from pcl_jax.data.fold import Beside
+    from pcl_jax.data.load import Beside
     from pcl_jax.features.extract import Extraction, Plan
     from pcl_jax.runs.plan import Shard, Step
     from pcl_jax.runs.records import Row
@@ -354,7 +354,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
     from dataclasses import replace
 
     from pcl_jax.corpora import CorpusError, read
-    from pcl_jax.data.fold import Beside
+    from pcl_jax.data.load import Beside
 
     found = []
     for word in words:

@@ -8,33 +8,16 @@ same utterance in every view.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import NamedTuple
-from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from pcl_jax.arrays import ALIGNMENT, Array, Ragged, Rows, slot_frames, slots
-
-
-def seeded(seed: int, *names: str | int) -> np.random.Generator:
-    """The random generator of one named purpose: `seeded(seed, "order", epoch)`."""
-    return np.random.default_rng([seed, *(crc32(n.encode()) if isinstance(n, str) else n for n in names)])
-
-
-def named_key(seed: int, *names: str | int) -> jax.Array:
-    """The JAX key of one named purpose: `named_key(seed, "dropout", repeat)`."""
-    numbers = [np.uint32(crc32(n.encode()) if isinstance(n, str) else n) for n in names]
-    return _folded(jax.random.key(seed), numbers)
-
-
-@jax.jit
-def _folded(key, numbers):
-    """One call instead of one for each name: twenty runs begin with sixty keys."""
-    return reduce(jax.random.fold_in, numbers, key)
+from pcl_jax.arrays import Array
+from pcl_jax.data.ragged import ALIGNMENT, Ragged, Rows, slot_frames, slots
+from pcl_jax.rng import seeded
 
 
 class Packed(NamedTuple):

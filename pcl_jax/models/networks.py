@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from pcl_jax.arrays import Array, Ragged, Variables
-from pcl_jax.data.batches import named_key
-from pcl_jax.models.encoders import Classifier, ProjectionHead
+from pcl_jax.arrays import Array, Variables
+from pcl_jax.data.ragged import Ragged
+from pcl_jax.models.heads import Classifier, ProjectionHead
+from pcl_jax.rng import named_key
 
 Features = Mapping[str, Ragged | Array]
 

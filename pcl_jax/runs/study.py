@@ -16,12 +16,13 @@ from pcl_jax.config import Pretraining, Settings, digest
 from pcl_jax.corpora.folds import Fold, labelled_subset, leave_one_session_out
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data import fold as fold_data
-from pcl_jax.data.fold import Beside, FoldData
+from pcl_jax.data.fold import FoldData
+from pcl_jax.data.load import Beside
 from pcl_jax.data.normalise import How
 from pcl_jax.devices import agreed, memory, mesh
 from pcl_jax.features.extract import Extraction
 from pcl_jax.features.store import Store
-from pcl_jax.models.encoders import Classifier, ProjectionHead
+from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.networks import Model, Networks
 from pcl_jax.runs import records
 from pcl_jax.runs.records import Record

@@ -17,14 +17,16 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from pcl_jax.arrays import Array, Ragged, Variables
+from pcl_jax.arrays import Array, Variables
 from pcl_jax.config import Finetuning
-from pcl_jax.data.batches import gather, named_key, order
+from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import FoldData
+from pcl_jax.data.ragged import Ragged
 from pcl_jax.devices import everywhere, fetch, put, shared_out
 from pcl_jax.evaluation.metrics import uar
 from pcl_jax.models.encoders import FunctionalsEncoder
 from pcl_jax.models.networks import Given, Model, encode, init
+from pcl_jax.rng import named_key
 from pcl_jax.training.epoch import epoch
 from pcl_jax.training.optimiser import TrainState, apply_gradient, start
 from pcl_jax.training.represent import of_each, represent

@@ -14,11 +14,12 @@ from jaxtyping import Bool, Int
 
 from pcl_jax.arrays import Array, Variables
 from pcl_jax.config import Pretraining
-from pcl_jax.data.batches import gather, named_key, order, seeded
+from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import Batch, FoldData
 from pcl_jax.devices import everywhere, put
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
 from pcl_jax.models.networks import Features, Networks
+from pcl_jax.rng import named_key, seeded
 from pcl_jax.training.epoch import epoch
 from pcl_jax.training.optimiser import TrainState, apply_gradient, start
 from pcl_jax.training.stopping import Patience, Plateau

@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from pcl_jax.arrays import Ragged, pack
-from pcl_jax.models.encoders import (
-    Classifier,
-    Dropout,
-    FunctionalsEncoder,
-    ProjectionHead,
-    SpectrogramEncoder,
-    Wav2Vec2Encoder,
-    mix_dense,
-)
+from pcl_jax.data.ragged import Ragged, pack
+from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.heads import Classifier, ProjectionHead
+from pcl_jax.models.layers import Dropout
+from pcl_jax.models.mixing import mix_dense
 from pcl_jax.training.optimiser import count
 
 RNG = np.random.default_rng(0)

@@ -17,7 +17,7 @@ import pytest
 from flax import linen as nn
 
 from pcl_jax import config
-from pcl_jax.arrays import pack
+from pcl_jax.data.ragged import pack
 from pcl_jax.evaluation.metrics import uar
 from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
 from pcl_jax.runs import plan, records

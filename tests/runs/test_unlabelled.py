@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcl_jax import config
-from pcl_jax.data.fold import Beside
+from pcl_jax.data.load import Beside
 from pcl_jax.runs.runner import evaluate, pretrain
 from pcl_jax.runs.study import Task
 from pcl_jax.training.pretrain import unlabelled

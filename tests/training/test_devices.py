@@ -9,7 +9,8 @@ import pytest
 
 from pcl_jax.data.batches import Layout, Packed, gather, split
 from pcl_jax.devices import everywhere, mesh, shared_out
-from pcl_jax.models.encoders import FunctionalsEncoder, ProjectionHead, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.heads import ProjectionHead
 from pcl_jax.models.networks import Networks
 from pcl_jax.training.optimiser import start
 from pcl_jax.training.pretrain import loss_of, train_step

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.arrays import pack
 from pcl_jax.config import Clip, Encoders, SpeechModels
+from pcl_jax.data.ragged import pack
 from pcl_jax.views.speech_models import hidden_states, load
 from pcl_jax.views.speech_models.model import untrained
 from pcl_jax.views.speech_models.view import SpeechModelView, bucket
