@@ -40,12 +40,12 @@ from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.batches import Layout, Packed
 from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import mesh
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import Classifier
-from pcl_jax.models.networks import Model, Networks
+from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.training import finetune, pretrain
 
-ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": Wav2Vec2Encoder()}
+ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": HiddenStatesEncoder()}
 VALIDATION = 128
 PRODUCTS = {
     "wav2vec2": 4 * (768 * 128) + 6 * (128 * 128) + 4 * 13 * 768,
@@ -176,7 +176,7 @@ def pretraining(corpus: str, views: list[str], epochs: int, torch: str | None) -
     count = LIKE[corpus].train
     data = fold_of(LIKE[corpus], count, VALIDATION, views)
     limits = limits_s(data)
-    networks = Networks(tuple((view, ENCODERS[view]) for view in views))
+    networks = PretrainingNetworks(tuple((view, ENCODERS[view]) for view in views))
     on = mesh(1)
     began = time.perf_counter()
     ours = pretrain.pretrain(
@@ -220,14 +220,14 @@ REPEATS = 10
 def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -> None:
     like, on = LIKE[corpus], mesh(1)
     data = fold_of(like, like.labelled, like.validated, [view])
-    model = Model(view, ENCODERS[view], Classifier(4))
-    encoder = jax.device_get(finetune.fresh(model, data.example()[view], seed=0)["encoder"])
+    model = ClassifierNetwork(view, ENCODERS[view], Classifier(4))
+    encoder = jax.device_get(finetune.init_params(model, data.example()[view], seed=0)["encoder"])
     runs = [finetune.Run(data.train, r, start) for start in (None, encoder) for r in range(REPEATS)]
 
     def ours(epochs: int) -> float:
         """Seconds a run."""
         settings = config.Finetuning(epochs=epochs, patience=epochs + 1)
-        size = finetune.at_once(data, model, on, frozen=False)
+        size = finetune.max_runs_per_program(data, model, on, frozen=False)
         began = time.perf_counter()
         for first in range(0, len(runs), size):
             finetune.finetune(

@@ -9,7 +9,7 @@ import numpy as np
 
 from pcl_jax.evaluation.significance import t_interval
 from pcl_jax.runs.checkpoint import write_atomically
-from pcl_jax.runs.summary import PROBES, WAYS, amounts, gains, labels, pairs, per_repeat, views, way
+from pcl_jax.runs.summary import METHODS, PROBES, amounts, gains, labels, method_of, pairs, per_repeat, views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,14 +39,14 @@ def curves(rows: "Sequence[Row]") -> "Figure":
         for name, (colour, line, marker) in SHOWN.items():
             means, halves = np.full((2, len(known)), np.nan)
             for i, amount in enumerate(known):
-                cell = [row for row in of_view if (labels(row), way(row)) == (amount, name)]
+                cell = [row for row in of_view if (labels(row), method_of(row)) == (amount, name)]
                 values = list(per_repeat(cell, folds).values())
                 if values:
                     means[i], halves[i] = t_interval(values)
             if np.isnan(means).all():
                 continue
             x = np.arange(len(known))
-            heading = (WAYS | PROBES)[name]
+            heading = (METHODS | PROBES)[name]
             at.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
             if name != "probe-raw":
                 halves = np.nan_to_num(halves)

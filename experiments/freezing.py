@@ -20,7 +20,7 @@ import tyro
 
 from pcl_jax import cli
 from pcl_jax.commands import flags
-from pcl_jax.runs.summary import WAYS, mean_text, per_repeat, views, way
+from pcl_jax.runs.summary import METHODS, mean_text, method_of, per_repeat, views
 from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def table(rows: "Sequence[Row]") -> Table:
     lines = []
     for view in views(rows):
         of_view = [row for row in rows if row["title"] == view]
-        of = {name: [row for row in of_view if way(row) == name] for name in WAYS}
+        of = {name: [row for row in of_view if method_of(row) == name] for name in METHODS}
         cells = [mean_text(per_repeat(some, folds, score)) for some in of.values() for score in ("uar", "wa")]
         lines.append((view, *cells))
-    heads = [f"{way}, {score}" for way in WAYS.values() for score in ("UAR", "WA")]
+    heads = [f"{way}, {score}" for way in METHODS.values() for score in ("UAR", "WA")]
     return Table("All labels, encoders frozen and tuned", ("view", *heads), lines, "In %, test sessions.")
 
 

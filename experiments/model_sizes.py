@@ -59,7 +59,7 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
 
     from pcl_jax.data.ragged import pack
     from pcl_jax.models.heads import Classifier, ProjectionHead
-    from pcl_jax.training.optimiser import count
+    from pcl_jax.training.optimiser import count_parameters
 
     # As long as the clip: all pooled frames may be the representation (`--encoders.spectral-pool flatten`).
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 15 * 16_000).astype(np.float32)
@@ -69,7 +69,7 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     counts, x = [], batch
     for network in networks:
         result, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
-        counts.append(count(variables["params"]))
+        counts.append(count_parameters(variables["params"]))
         x = result if len(counts) == 1 else x  # head and classifier both read the representation
     return Sizes(view.frozen_parameters, *counts)
 

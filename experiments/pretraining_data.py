@@ -41,14 +41,14 @@ from pcl_jax.runs.summary import (
     gains,
     labels,
     mean_text,
+    method_of,
     per_repeat,
     views,
-    way,
 )
 from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.data.load import Beside
+    from pcl_jax.data.load import ExtraCorpus
     from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
     from pcl_jax.runs.study import Study
@@ -90,7 +90,9 @@ def plan(study: "Study", command: PretrainingData) -> "Iterator[Step]":
         yield from _tuned(study.pretraining_with(subset=subset), command)
 
 
-def amounts_plan(study: "Study", command: PretrainingData, others: "Sequence[Beside]") -> "Iterator[Step]":
+def amounts_plan(
+    study: "Study", command: PretrainingData, others: "Sequence[ExtraCorpus]"
+) -> "Iterator[Step]":
     """Supervised; tuned after pre-training on so many utterances, and on all with other corpora beside."""
     from pcl_jax.runs.plan import Step
     from pcl_jax.runs.study import Task
@@ -116,7 +118,7 @@ def _tuned(study: "Study", command: PretrainingData) -> "Iterator[Step]":
                 yield Step(study, Task(fold, view, encoders, False, fraction, repeat))
 
 
-def seen(row: "Row") -> str:
+def pretraining_name(row: "Row") -> str:
     """What a tuned encoder was pre-trained on, or that it was not."""
     return row["pretrained_on"] or "none"
 
@@ -125,8 +127,11 @@ def by_amount(rows: "Sequence[Row]") -> dict[str, float]:
     """What was pre-trained on, but subsets -> how many utterances, the mean over folds; few before many."""
     counts: dict[str, list[int]] = {}
     for row in rows:
-        if way(row) in ("supervised", "tuned") and seen(row) not in ("target", "out_of_distribution"):
-            counts.setdefault(seen(row), []).append(row.get("n_pretrained", 0))
+        if method_of(row) in ("supervised", "tuned") and pretraining_name(row) not in (
+            "target",
+            "out_of_distribution",
+        ):
+            counts.setdefault(pretraining_name(row), []).append(row.get("n_pretrained", 0))
     return dict(sorted(((name, float(np.mean(of))) for name, of in counts.items()), key=lambda item: item[1]))
 
 
@@ -142,11 +147,11 @@ def amount_text(name: str, count: float) -> str:
 
 def amounts_table(rows: "Sequence[Row]") -> Table:
     """One line per view and share of labels, one column per amount of unlabelled speech."""
-    rows = [row for row in rows if way(row) in ("supervised", "tuned")]
+    rows = [row for row in rows if method_of(row) in ("supervised", "tuned")]
     columns, folds = by_amount(rows), {row["fold"] for row in rows}
     of: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        of.setdefault((row["title"], labels(row), seen(row)), []).append(row)
+        of.setdefault((row["title"], labels(row), pretraining_name(row)), []).append(row)
     lines = [
         (view, amount, *(mean_text(per_repeat(of.get((view, amount, name), ()), folds)) for name in columns))
         for view in views(rows)

@@ -37,7 +37,7 @@ from pcl_jax.commands import flags
 from pcl_jax.runs import records
 from pcl_jax.runs.checkpoint import write_atomically
 from pcl_jax.runs.records import Row
-from pcl_jax.runs.summary import amounts, labels, views, way
+from pcl_jax.runs.summary import amounts, labels, method_of, views
 from pcl_jax.runs.tables import NOT_RUN, Table
 
 HANDCRAFTED = ("mel", "egemaps")
@@ -151,12 +151,14 @@ def section(rows: Sequence[Row], runs: Path, figures: Path) -> Section:
         if first["corpus"] == "iemocap":
             made.append((temperature.against_paper(fair), "temperature"))
     subsets = [
-        row for row in scored if (way(row), tuple(row["views"]), row["temperature"]) == ("tuned", *chosen)
+        row
+        for row in scored
+        if (method_of(row), tuple(row["views"]), row["temperature"]) == ("tuned", *chosen)
     ]
     chosen_sets = ("target", "out_of_distribution")
     asked = {labels(row) for row in subsets if row["pretrained_on"] in chosen_sets}
     other = {labels(row) for row in subsets if row["pretrained_on"] not in ("all", *chosen_sets)}
-    supervised = [row for row in main_rows if way(row) == "supervised"]
+    supervised = [row for row in main_rows if method_of(row) == "supervised"]
     by_amount = [row for row in (*supervised, *subsets) if labels(row) in other]
     subsets = [row for row in subsets if labels(row) in asked]  # everything has more shares, from Figure 3
     if subsets:
@@ -167,7 +169,7 @@ def section(rows: Sequence[Row], runs: Path, figures: Path) -> Section:
         drawn[table.title] = save(
             over_unlabelled(by_amount, pretraining_data.by_amount(by_amount)), figures / f"{slug}-unlabelled"
         )
-    sets = [row for row in scored if way(row) in ("supervised", "tuned") and _plain(row, chosen)]
+    sets = [row for row in scored if method_of(row) in ("supervised", "tuned") and _plain(row, chosen)]
     asked = {labels(row) for row in sets if row["views"] and tuple(row["views"]) != chosen.views}
     sets = [row for row in sets if labels(row) in asked]
     if sets:
@@ -200,7 +202,7 @@ def in_whole_folds(rows: Sequence[Row]) -> list[Row]:
     """The rows of those folds that have all cells, if there is one: an experiment goes fold by fold."""
     cells: dict[int, set[tuple]] = {}
     for row in rows:
-        cells.setdefault(row["fold"], set()).add((row["title"], labels(row), way(row)))
+        cells.setdefault(row["fold"], set()).add((row["title"], labels(row), method_of(row)))
     most = max(cells.values(), key=len, default=set())
     return [row for row in rows if cells[row["fold"]] == most]
 
@@ -225,7 +227,7 @@ def common_repeats(rows: Sequence[Row]) -> list[Row]:
     """Those of repeats that every model has, so that means compare like with like."""
     by_model: dict[tuple, set[int]] = {}
     for row in rows:
-        key = (row["title"], way(row), row["temperature"])
+        key = (row["title"], method_of(row), row["temperature"])
         by_model.setdefault(key, set()).add(row["repeat"])
     return [row for row in rows if all(row["repeat"] in repeats for repeats in by_model.values())]
 
@@ -234,7 +236,7 @@ def confusions(rows: Sequence[Row]) -> list[Table]:
     """Of each view, tuned on the most labels: all folds and repeats together."""
     found = []
     for view in views(rows):
-        tuned = [row for row in rows if row["title"] == view and way(row) == "tuned"]
+        tuned = [row for row in rows if row["title"] == view and method_of(row) == "tuned"]
         if not tuned:
             continue
         most = amounts(tuned)[-1]

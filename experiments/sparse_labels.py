@@ -26,16 +26,16 @@ from pcl_jax import cli
 from pcl_jax.commands import flags
 from pcl_jax.runs.summary import (
     GAIN_HEAD,
+    METHODS,
     PROBES,
-    WAYS,
     amounts,
     gain_texts,
     gains,
     labels,
     mean_text,
+    method_of,
     per_repeat,
     views,
-    way,
 )
 from pcl_jax.runs.tables import Table
 
@@ -75,13 +75,13 @@ def plan(study: "Study", command: SparseLabels) -> "Iterator[Step]":
 
 def table(rows: "Sequence[Row]") -> Table:
     """One line per view and share of labels."""
-    columns = WAYS | PROBES
+    columns = METHODS | PROBES
     folds = {row["fold"] for row in rows}
     cells = {}
     for row in rows:
         cells.setdefault((row["title"], labels(row)), []).append(row)
     of = {
-        key: {name: per_repeat([row for row in cell if way(row) == name], folds) for name in columns}
+        key: {name: per_repeat([row for row in cell if method_of(row) == name], folds) for name in columns}
         for key, cell in cells.items()
     }
     gained = gains({key: (found["tuned"], found["supervised"]) for key, found in of.items()})

@@ -29,7 +29,7 @@ from pcl_jax.commands.flags import (
 
 if TYPE_CHECKING:
     from pcl_jax.corpora import Corpus as CorpusRecord
-    from pcl_jax.data.load import Beside
+    from pcl_jax.data.load import ExtraCorpus
     from pcl_jax.features.extract import Extraction, Plan
     from pcl_jax.runs.plan import Shard, Step
     from pcl_jax.runs.records import Row
@@ -222,7 +222,7 @@ def join(command: OnDevices) -> None:
     if command.devices is not None:
         raise UsageError("--devices and --processes exclude each other: processes use all their devices")
     try:
-        devices.join(command.processes)
+        devices.join_processes(command.processes)
     except ValueError as error:
         raise UsageError(str(error)) from error
     terminal.out.quiet = terminal.err.quiet = jax.process_index() > 0
@@ -264,7 +264,9 @@ def features(command: Features) -> int:
             (view,) = choose_views(command, command.views).values()
             corpus = read_corpus(command)
             there = store.open(store.place(command.features, corpus.name, view.name, view.describe()))
-            count = manage.export(corpus, view.name, there, command.to)
+            from pcl_jax.features.export import export as write_features
+
+            count = write_features(corpus, view.name, there, command.to)
             terminal.out.print(f"{view.title} of {count} utterances: {command.to}", highlight=False)
     return 0
 
@@ -349,12 +351,12 @@ def carry_out(
     return plan.there(steps)
 
 
-def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[Beside]":
+def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[ExtraCorpus]":
     """Other corpora with their features, of words like `ravdess=DIR`."""
     from dataclasses import replace
 
     from pcl_jax.corpora import CorpusError, read
-    from pcl_jax.data.load import Beside
+    from pcl_jax.data.load import ExtraCorpus
 
     found = []
     for word in words:
@@ -365,7 +367,7 @@ def beside(command: Experiment, study: "Study", words: Iterable[str]) -> "list[B
             raise UsageError(f"--also {word}: {error}") from error
         extraction = extract_features(command, study.views, corpus)
         kept = tuple(u for u in corpus.utterances if u.id not in extraction.skipped)
-        found.append(Beside(replace(corpus, utterances=kept), extraction.stores))
+        found.append(ExtraCorpus(replace(corpus, utterances=kept), extraction.stores))
     return found
 
 

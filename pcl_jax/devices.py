@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 T = TypeVar("T")
 
 
-def join(processes: str) -> None:
+def join_processes(processes: str) -> None:
     """Become one of several processes that train as one: `auto`, as SLURM or Open MPI started them, or
     `2/4@HOST:PORT`, the second of four, of which the first listens there.
 
@@ -60,12 +60,12 @@ def fetch(values: T) -> T:
     return jax.device_get(jax.tree.map(one, values))
 
 
-def agreed(value: bool | int) -> int:
+def broadcast_from_first(value: bool | int) -> int:
     """What the first process says, in every process: for decisions by the clock or the machine."""
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
 
 
-def meet(where: str) -> None:
+def barrier(where: str) -> None:
     """Wait for all processes: what the first has written is there then."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
@@ -74,7 +74,7 @@ def meet(where: str) -> None:
 _calls = count()
 
 
-def asked_to_stop() -> bool:
+def preemption_requested() -> bool:
     """To be called by all of several processes between two pieces of work: once one of them has got SIGTERM,
     which jax's runtime then keeps to itself, all hear yes at the same call. A lone process never does: there
     SIGTERM is KeyboardInterrupt (`pcl_jax.cli.guarded`).
@@ -91,17 +91,17 @@ def mesh(devices: int | None = None) -> Mesh:
     return jax.make_mesh((count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count])
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """A copy on each device: parameters, features."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared_out(mesh: Mesh) -> NamedSharding:
+def sharded(mesh: Mesh) -> NamedSharding:
     """The first axis dealt to the devices: the groups of a batch, or runs."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def memory(mesh: Mesh) -> int:
+def device_memory(mesh: Mesh) -> int:
     """Bytes that each device has; CPU devices share the machine's."""
     if stats := mesh.local_devices[0].memory_stats():
         return stats["bytes_limit"]

@@ -20,12 +20,12 @@ from rich.table import Column, Table
 
 from pcl_jax.corpora.folds import validation_session
 from pcl_jax.features.extract import Extraction, Plan
-from pcl_jax.features.maintain import Kept
+from pcl_jax.features.maintain import StoredFeatures
 from pcl_jax.features.store import StoreError
 from pcl_jax.features.store import open as open_store
 from pcl_jax.runs.records import Row
 from pcl_jax.runs.study import Study
-from pcl_jax.runs.summary import PROBES, WAYS, labels, way
+from pcl_jax.runs.summary import METHODS, PROBES, labels, method_of
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -108,7 +108,7 @@ def plan_line(plan: Plan) -> str:
     )
 
 
-def stores_table(stores: Sequence[Kept]) -> Table:
+def stores_table(stores: Sequence[StoredFeatures]) -> Table:
     """The stores of a features folder; what made one stands in its parts' metadata."""
     table = Table(box=SIMPLE_HEAD, collapse_padding=True)
     for heading in ("corpus", "view", "digest", "utterances", "values", "size"):
@@ -188,14 +188,14 @@ def comparison(rows: Sequence[Row], title: str) -> Table:
     )
     for heading in ("view", "labels", "n", "runs"):
         table.add_column(heading, justify="left" if heading == "view" else "right")
-    for name in WAYS.values():
+    for name in METHODS.values():
         table.add_column(name.replace(", ", ",\n"), justify="right")
     for view in sorted({row["title"] for row in rows}):
         for fraction in sorted({row["fraction"] for row in rows}):
             cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
             if not cell:
                 continue
-            of = {name: [row for row in cell if way(row) == name] for name in WAYS}
+            of = {name: [row for row in cell if method_of(row) == name] for name in METHODS}
             numbers = [
                 f"{100 * mean_of(some, 'uar'):.1f} / {100 * mean_of(some, 'wa'):.1f}" if some else "not run"
                 for some in of.values()
@@ -228,7 +228,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
 
 def task_line(row: Row) -> str:
     """What a finished run was, and its UAR."""
-    return f"UAR {row['uar']:.1%}: {row['title']}, {(WAYS | PROBES)[way(row)]}, {labels(row)}"
+    return f"UAR {row['uar']:.1%}: {row['title']}, {(METHODS | PROBES)[method_of(row)]}, {labels(row)}"
 
 
 def pretrained_line(row: Row) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array
-from pcl_jax.data.ragged import ALIGNMENT, Ragged, Rows, slot_frames, slots
+from pcl_jax.data.ragged import ALIGNMENT, IndexedFrames, Ragged, slot_frames, slots
 from pcl_jax.rng import seeded
 
 
@@ -50,11 +50,11 @@ def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list
     return list(np.moveaxis(rows.reshape(*runs, whole, batch), -2, 0))
 
 
-def dealt(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
+def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
     """Places of these utterances in batches that are all about equally long, so that one program serves them;
     -1 where a batch has one less. No result depends on it.
 
-    >>> dealt(np.arange(130)).shape
+    >>> balanced_batches(np.arange(130)).shape
     (3, 44)
     """
     # Of 64, the layers of a spectrogram stay in a CPU's cache.
@@ -101,7 +101,7 @@ def gather(
         inside = position < jnp.take_along_axis(own, owner, axis=1)
         index = jnp.where(inside, index, 0)
         if packed.values.ndim == 3:  # hidden states
-            batch[view] = Ragged(Rows(packed.values, index), owner, position, lengths)
+            batch[view] = Ragged(IndexedFrames(packed.values, index), owner, position, lengths)
             continue
         frames = packed.values[index].astype(jnp.float32)
         frames = jnp.where(inside.reshape(*inside.shape, *(1,) * (frames.ndim - 2)), frames, 0)
@@ -109,11 +109,11 @@ def gather(
     return batch
 
 
-def few_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """Rounded up to eighths of a power of two: a run compiles a few programs, not one per batch, and computes
     some 5 % for nothing.
 
-    >>> few_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
+    >>> round_up_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
     [5.0, 6.5, 120.0, 144.0]
     """
     step = 2.0 ** (np.floor(np.log2(np.maximum(needed, 1e-9))) - 3)
@@ -156,7 +156,7 @@ class Layout:
             return [()] * len(batches)
         utterances = np.max([needed[view] / average[view] for view in needed], axis=0)
         if self.full_length is None:
-            utterances = few_sizes(utterances)
+            utterances = round_up_sizes(utterances)
         frames = {
             view: (np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT).astype(int) for view in needed
         }

@@ -17,9 +17,9 @@ from pcl_jax.arrays import Array, aligned
 from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.data.batches import Layout, Packed, few_sizes, gather, split
+from pcl_jax.data.batches import Layout, Packed, gather, round_up_sizes, split
 from pcl_jax.data.ragged import Ragged
-from pcl_jax.devices import everywhere, put, shared_out
+from pcl_jax.devices import put, replicated, sharded
 from pcl_jax.features.store import Store
 
 T = TypeVar("T")
@@ -66,13 +66,13 @@ class FoldData:
     """Views that are read batch by batch, as they are stored."""
 
     @property
-    def all(self) -> Int[np.ndarray, " _"]:
+    def every_row(self) -> Int[np.ndarray, " _"]:
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
 
     @property
     def beside(self) -> Int[np.ndarray, " _"]:
         """Utterances of other corpora, for pre-training alone."""
-        return np.arange(len(self.all), len(self.ids))
+        return np.arange(len(self.every_row), len(self.ids))
 
     @property
     def train(self) -> Int[np.ndarray, " _"]:
@@ -86,7 +86,7 @@ class FoldData:
     def test(self) -> Int[np.ndarray, " _"]:
         return len(self.fold.train) + len(self.fold.validation) + np.arange(len(self.fold.test))
 
-    def of_view(self, view: str) -> "FoldData":
+    def select_view(self, view: str) -> "FoldData":
         """The same fold with the features of one view."""
         features, on_disk, lengths = (
             {name: values for name, values in of_all.items() if name == view}
@@ -94,7 +94,7 @@ class FoldData:
         )
         return replace(self, features=features, on_disk=on_disk, lengths=lengths)
 
-    def whole_batches(self) -> "FoldData":
+    def undivided(self) -> "FoldData":
         """The same fold whose batches are not shared out: each device has whole ones, of its own runs."""
         return replace(self, layout=replace(self.layout, groups=1))
 
@@ -102,10 +102,10 @@ class FoldData:
         """The same fold with one vector per utterance as the features of its one view."""
         (view,) = (*self.features, *self.on_disk)
         n = len(vectors)
-        packed = put(Packed(vectors, np.arange(n), np.zeros(n, int)), everywhere(mesh))
+        packed = put(Packed(vectors, np.arange(n), np.zeros(n, int)), replicated(mesh))
         return replace(self, features={view: packed}, on_disk={}, lengths={})
 
-    def each(self, view: str) -> Iterator[np.ndarray]:
+    def iterate_features(self, view: str) -> Iterator[np.ndarray]:
         """The features of each utterance, in the order of rows, on the host."""
         if store := self.on_disk.get(view):
             yield from map(store.__getitem__, self.ids)
@@ -121,7 +121,7 @@ class FoldData:
     def example(self) -> dict[str, Ragged | Array]:
         """The features of one training utterance: what initialisation needs to know of shapes."""
         rows = self.train[:1]
-        layout = self.whole_batches().layout
+        layout = self.undivided().layout
         (capacity,) = layout.capacities(self.lengths, [rows])
         (read,) = self._read([rows])
         # Not compiled: hidden states come out as they went in, by reference, and a program would copy them.
@@ -136,7 +136,7 @@ class FoldData:
         """Those of the rows whose emotion is a target."""
         return rows[self.labels[rows] >= 0]
 
-    def among(self, rows: Int[np.ndarray, " _"], subset: SubsetName) -> Int[np.ndarray, " _"]:
+    def choose_subset(self, rows: Int[np.ndarray, " _"], subset: SubsetName) -> Int[np.ndarray, " _"]:
         """Those of the rows that `Corpus.subset` would choose."""
         return rows if subset == "all" else rows[(self.labels[rows] >= 0) == (subset == "target")]
 
@@ -153,12 +153,12 @@ class FoldData:
         """
         cut = split(rows, batch, drop_last=drop_last)
         whole = rows.ndim == 1 and self.layout.groups == 1  # neither groups nor runs to share out
-        sharding = everywhere(mesh) if whole else shared_out(mesh)
+        sharding = replicated(mesh) if whole else sharded(mesh)
         placed = put([self.layout.place(b) for b in cut], sharding)
         counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
         read = repeat(({}, 0.0), len(cut))
         if self.on_disk:
-            read = _ahead(put(now, everywhere(mesh)) for now in self._read(cut))
+            read = _ahead(put(now, replicated(mesh)) for now in self._read(cut))
         capacities = self.layout.capacities(self.lengths, cut)
         for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
             static = {"capacity": capacity, "full_length": self.layout.full_length}
@@ -170,7 +170,7 @@ class FoldData:
         room = {}
         for view in self.on_disk:
             lengths = self.lengths[view]
-            room[view] = np.ceil(few_sizes(np.array([lengths[rows].sum() for rows in wanted], float)))
+            room[view] = np.ceil(round_up_sizes(np.array([lengths[rows].sum() for rows in wanted], float)))
         for number, rows in enumerate(wanted):
             read = {}
             for view, store in self.on_disk.items():
@@ -183,7 +183,7 @@ class FoldData:
                 read[view] = Packed(buffer, starts, lengths)
             yield read
 
-    def pace(self, result: T) -> T:
+    def throttle(self, result: T) -> T:
         """Wait for a step, where batches come from disk: otherwise all of them would wait in memory."""
         return jax.block_until_ready(result) if self.on_disk else result
 

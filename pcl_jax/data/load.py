@@ -11,13 +11,13 @@ from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.data.batches import Layout, Packed
 from pcl_jax.data.fold import FoldData
-from pcl_jax.data.normalise import How, fit
-from pcl_jax.devices import everywhere, put
+from pcl_jax.data.normalise import Normalisation, fit
+from pcl_jax.devices import put, replicated
 from pcl_jax.features.store import Store
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class ExtraCorpus:
     """Another corpus, whose speech is pre-trained on and whose labels, if any, are nobody's."""
 
     corpus: Corpus
@@ -29,11 +29,11 @@ def load(
     fold: Fold,
     stores: Mapping[str, Store],
     *,
-    normalise: Mapping[str, How],
+    normalise: Mapping[str, Normalisation],
     mesh: Mesh,
     full_length: int | None = None,
     room: float = inf,
-    beside: Sequence[Beside] = (),
+    beside: Sequence[ExtraCorpus] = (),
 ) -> FoldData:
     """Read the fold's features, normalise them and put them on every device of the mesh.
 
@@ -72,7 +72,7 @@ def load(
             imputed[view] += lost
         rows = np.maximum(frames, 1)
         packed = Packed(values, np.cumsum(rows) - rows, frames)
-        features[view] = put(packed, everywhere(mesh))
+        features[view] = put(packed, replicated(mesh))
         if frames.any():
             lengths[view] = frames
     more_ids = tuple(f"{other.corpus.name}: {u.id}" for other in beside for u in other.corpus.utterances)
@@ -84,7 +84,7 @@ def load(
 
 
 def _normalised(
-    store: Store, ids: Sequence[str], speakers: Sequence[str], known: int, how: How | None
+    store: Store, ids: Sequence[str], speakers: Sequence[str], known: int, how: Normalisation | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Values, frames and how many values were imputed; by statistics of the first `known` utterances."""
     values, frames = store.packed(ids)
@@ -95,7 +95,7 @@ def _normalised(
 
 
 def _left_on_disk(
-    stores: Mapping[str, Store], ids: Sequence[str], normalise: Mapping[str, How], room: float
+    stores: Mapping[str, Store], ids: Sequence[str], normalise: Mapping[str, Normalisation], room: float
 ) -> dict[str, Store]:
     """As few views as need be."""
     size = {view: sum(store[id].nbytes for id in ids) for view, store in stores.items()}

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from pcl_jax.arrays import aligned
 
-How = Literal["fold", "speaker", "none"]
+Normalisation = Literal["fold", "speaker", "none"]
 
 _CHUNK = 256
 """Utterances read at once: bounds memory."""
@@ -35,7 +35,7 @@ class Normaliser:
     Under "none" values stay as they are, and the mean only stands in for NaN and infinite values.
     """
 
-    how: How
+    how: Normalisation
     mean: Mapping[str, Float[np.ndarray, "..."]]
     scale: Mapping[str, Float[np.ndarray, "..."]]
 
@@ -90,13 +90,13 @@ class Normaliser:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Normaliser":
         """The inverse of `to_arrays`."""
         keys = [str(key) for key in arrays["keys"]]
-        how: How = str(arrays["how"])  # pyright: ignore[reportAssignmentType]
+        how: Normalisation = str(arrays["how"])  # pyright: ignore[reportAssignmentType]
         return cls(
             how, dict(zip(keys, arrays["mean"], strict=True)), dict(zip(keys, arrays["scale"], strict=True))
         )
 
 
-def fit(features: Features, ids: Sequence[str], speakers: Sequence[str], how: How) -> Normaliser:
+def fit(features: Features, ids: Sequence[str], speakers: Sequence[str], how: Normalisation) -> Normaliser:
     """Statistics of these utterances.
 
     Args:

@@ -15,7 +15,7 @@ ALIGNMENT = 8
 never mix two utterances."""
 
 
-class Rows(NamedTuple):
+class IndexedFrames(NamedTuple):
     """Frames by reference: frame `[g, t]` is `values[rows[g, t]]`.
 
     For frames that are costly to copy: a batch of hidden states is hundreds of megabytes, and all that an
@@ -34,8 +34,8 @@ class Ragged(NamedTuple):
     which is what a convolution's own zero padding would be. No utterance (-1) has no slot.
     """
 
-    frames: Float[Array, "g t ..."] | Rows
-    """Hidden states may come as `Rows`; their frames beyond an utterance are then any."""
+    frames: Float[Array, "g t ..."] | IndexedFrames
+    """Hidden states may come as `IndexedFrames`; their frames beyond an utterance are then any."""
     owner: Int[Array, "g t"]
     """Which of its group's utterances the slot of a frame belongs to."""
     position: Int[Array, "g t"]

@@ -16,7 +16,7 @@ from pcl_jax.features.store import Store, StoreError
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFeatures:
     """One store as it lies on disk."""
 
     folder: Path
@@ -29,13 +29,13 @@ class Kept:
         return sum(part.stat().st_size for part in store.parts(self.folder))
 
 
-def stores(features: Path) -> list[Kept]:
+def stores(features: Path) -> list[StoredFeatures]:
     """All stores of a features folder, sorted by corpus and view."""
     found = []
     for folder in sorted(features.glob("*/*-*")):
         view, _, digest = folder.name.rpartition("-")
         if folder.is_dir():
-            found.append(Kept(folder, unquote(folder.parent.name), view, digest))
+            found.append(StoredFeatures(folder, unquote(folder.parent.name), view, digest))
     return found
 
 
@@ -58,7 +58,7 @@ def changed_audio(there: Store, utterances: Iterable[Utterance]) -> list[str]:
     return [u.id for u, digest in zip(known, now, strict=True) if digest != there.audio_digest(u.id)]
 
 
-def unused(features: Path, runs: Path) -> list[Kept]:
+def unused(features: Path, runs: Path) -> list[StoredFeatures]:
     """Stores that no run was trained on, by what the runs' folders say: `run.json` of pre-trainings, also
     unfinished ones, and what stands in the head of every model."""
     used = set()

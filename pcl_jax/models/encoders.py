@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from pcl_jax.arrays import Array
-from pcl_jax.data.ragged import ALIGNMENT, Ragged, Rows, within
+from pcl_jax.data.ragged import ALIGNMENT, IndexedFrames, Ragged, within
 from pcl_jax.models.layers import Dropout, Init, conv, dense, mean_over_frames, torch_uniform
 from pcl_jax.models.mixing import mix_dense
 
@@ -88,7 +88,7 @@ class FunctionalsEncoder(nn.Module):
         return x
 
 
-class Wav2Vec2Encoder(nn.Module):
+class HiddenStatesEncoder(nn.Module):
     """Hidden states of a speech model, averaged with learnable weights, then two pointwise layers.
 
     Pepino et al. 2021 as in the authors' code: weights start at one and are divided by their sum
@@ -116,8 +116,10 @@ class Wav2Vec2Encoder(nn.Module):
         return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1], ALIGNMENT)
 
 
-def _rows(frames: Float[Array, "g t h d"] | Rows) -> Rows:
-    if isinstance(frames, Rows):
+def _rows(frames: Float[Array, "g t h d"] | IndexedFrames) -> IndexedFrames:
+    if isinstance(frames, IndexedFrames):
         return frames
     g, t = frames.shape[:2]
-    return Rows(jnp.asarray(frames).reshape(g * t, *frames.shape[2:]), jnp.arange(g * t).reshape(g, t))
+    return IndexedFrames(
+        jnp.asarray(frames).reshape(g * t, *frames.shape[2:]), jnp.arange(g * t).reshape(g, t)
+    )

@@ -23,7 +23,7 @@ Features = Mapping[str, Ragged | Array]
 
 
 @dataclass(frozen=True)
-class Networks:
+class PretrainingNetworks:
     """An encoder and a projection head for each view, without parameters. Hashable: static under jit."""
 
     encoders: tuple[tuple[str, nn.Module], ...]
@@ -62,7 +62,7 @@ class Networks:
         return projections, new_statistics
 
 
-class Model(NamedTuple):
+class ClassifierNetwork(NamedTuple):
     """One view's encoder and classifier, without parameters. Hashable: static under jit."""
 
     view: str
@@ -70,7 +70,7 @@ class Model(NamedTuple):
     classifier: Classifier
 
 
-class Given(nn.Module):
+class Precomputed(nn.Module):
     """The encoder of representations that are there already."""
 
     def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d"]:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pcl_jax.data.fold import FoldData
-from pcl_jax.devices import agreed, asked_to_stop, meet
+from pcl_jax.devices import barrier, broadcast_from_first, preemption_requested
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.runs import checkpoint, records
 from pcl_jax.runs.records import Row
@@ -84,8 +84,8 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
                 history.rows.append(row)
                 if watch:
                     watch(row, config.epochs)
-                stop = asked_to_stop()
-                if stop or agreed(time.monotonic() - saved_at > SAVE_EVERY_S):
+                stop = preemption_requested()
+                if stop or broadcast_from_first(time.monotonic() - saved_at > SAVE_EVERY_S):
                     _save(states, history, progress)
                     saved_at, saved = time.monotonic(), progress.epoch
                 if stop:
@@ -96,7 +96,7 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
                 _save(states, history, progress)
     seen = pretraining.unlabelled(data, config, seed=study.seed)
     _finish(study, folder, fold, progress, history, seen)
-    meet("pretrained")
+    barrier("pretrained")
     return folder
 
 
@@ -219,9 +219,9 @@ def evaluate_all(study: Study, runs: Iterable[Task | Probe]) -> Iterator[Row]:
             missing.append(run)
     for group in _groups(study, missing):
         rows = [_probe(study, group[0])] if isinstance(group[0], Probe) else _finetune(study, group)
-        meet("evaluated")
+        barrier("evaluated")
         yield from rows
-        if asked_to_stop():
+        if preemption_requested():
             raise KeyboardInterrupt
 
 
@@ -244,7 +244,7 @@ def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
         first, size = group[0], 1
         if isinstance(first, Task):
             data, model = study.data(first.fold), study.model(first.view)
-            size = finetuning.at_once(data, model, study.mesh, frozen=first.frozen)
+            size = finetuning.max_runs_per_program(data, model, study.mesh, frozen=first.frozen)
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 
@@ -361,14 +361,16 @@ def representations(
     """
     data, model = study.data(fold), study.model(view)
     if of == "random":
-        params = finetuning.fresh(model, data.of_view(view).example()[view], seed=study.seed)["encoder"]
+        params = finetuning.init_params(model, data.select_view(view).example()[view], seed=study.seed)[
+            "encoder"
+        ]
     elif of == "supervised":
         row = evaluate(study, Task(fold, view))
         params = checkpoint.load_arrays(study.runs / row["run"] / FINETUNED)[0]["encoder"]
     else:
         assert pretrained is not None
         params, _ = checkpoint.load_encoder(pretrained, view, **study.about(fold, [view]))
-    return evaluation.represent(data, model, params, data.all, study.mesh)
+    return evaluation.represent(data, model, params, data.every_row, study.mesh)
 
 
 @lru_cache(maxsize=8)

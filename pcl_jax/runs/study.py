@@ -15,15 +15,15 @@ from jax.sharding import Mesh
 from pcl_jax.config import Pretraining, Settings, digest
 from pcl_jax.corpora.folds import Fold, labelled_subset, leave_one_session_out
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.data import fold as fold_data
 from pcl_jax.data.fold import FoldData
-from pcl_jax.data.load import Beside
-from pcl_jax.data.normalise import How
-from pcl_jax.devices import agreed, memory, mesh
+from pcl_jax.data.load import ExtraCorpus
+from pcl_jax.data.load import load as load_fold
+from pcl_jax.data.normalise import Normalisation
+from pcl_jax.devices import broadcast_from_first, device_memory, mesh
 from pcl_jax.features.extract import Extraction
 from pcl_jax.features.store import Store
 from pcl_jax.models.heads import Classifier, ProjectionHead
-from pcl_jax.models.networks import Model, Networks
+from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.runs import records
 from pcl_jax.runs.records import Record
 from pcl_jax.views.view import View
@@ -82,7 +82,7 @@ class Study:
     """Utterance id -> why it has no features: bad audio, left out of the corpus on request."""
     resident: float = 0.5
     """The share of a device's memory that a fold's features may take; no result depends on it."""
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[ExtraCorpus, ...] = ()
     """Other corpora that every fold is pre-trained on as well."""
 
     @cached_property
@@ -119,8 +119,8 @@ class Study:
         return self._data(fold, self.beside)
 
     @cached_property
-    def _data(self) -> Callable[[int, tuple[Beside, ...]], FoldData]:
-        normalise: dict[str, How] = {
+    def _data(self) -> Callable[[int, tuple[ExtraCorpus, ...]], FoldData]:
+        normalise: dict[str, Normalisation] = {
             name: self.settings.normalise for name, view in self.views.items() if view.normalised
         }
         full_length = None
@@ -129,15 +129,15 @@ class Study:
             full_length = 1 + round(mel.clip.duration_s * mel.sampling_rate) // mel.hop
 
         @lru_cache(maxsize=1)
-        def load(fold: int, beside: tuple[Beside, ...]) -> FoldData:
-            return fold_data.load(
+        def load(fold: int, beside: tuple[ExtraCorpus, ...]) -> FoldData:
+            return load_fold(
                 self.corpus,
                 self.folds[fold],
                 self.stores,
                 normalise=normalise,
                 mesh=self.mesh,
                 full_length=full_length,
-                room=self.resident * 2**20 * agreed(memory(self.mesh) // 2**20),
+                room=self.resident * 2**20 * broadcast_from_first(device_memory(self.mesh) // 2**20),
                 beside=beside,
             )
 
@@ -150,7 +150,7 @@ class Study:
         other.__dict__["_data"] = self._data
         return other
 
-    def pretraining_beside(self, others: Iterable[Beside]) -> "Study":
+    def pretraining_beside(self, others: Iterable[ExtraCorpus]) -> "Study":
         """The same study, pre-trained on the speech of other corpora as well.
 
         Raises:
@@ -188,17 +188,17 @@ class Study:
             seed=self.seed,
         )
 
-    def networks(self) -> Networks:
+    def networks(self) -> PretrainingNetworks:
         """What pre-training trains."""
         encoders = self.settings.encoders
         views = tuple((name, view.encoder(encoders)) for name, view in self.views.items())
-        return Networks(views, ProjectionHead(initial=encoders.init))
+        return PretrainingNetworks(views, ProjectionHead(initial=encoders.init))
 
-    def model(self, view: str) -> Model:
+    def model(self, view: str) -> ClassifierNetwork:
         """What fine-tuning trains."""
         encoders = self.settings.encoders
         classifier = Classifier(len(self.corpus.classes), initial=encoders.init)
-        return Model(view, self.views[view].encoder(encoders), classifier)
+        return ClassifierNetwork(view, self.views[view].encoder(encoders), classifier)
 
     def about(self, fold: int, views: Iterable[str]) -> dict[str, Any]:
         """What encoders of these views are about: a checkpoint of anything else is refused."""

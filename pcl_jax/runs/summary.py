@@ -20,7 +20,7 @@ from pcl_jax.runs.tables import NOT_RUN
 ALPHA = 0.05
 """Of the paper's test."""
 
-WAYS = {
+METHODS = {
     "supervised": "supervised",
     "frozen": "Pairwise-CL, frozen",
     "tuned": "Pairwise-CL, tuned",
@@ -34,8 +34,8 @@ PROBES = {
 """Logistic regressions: on pooled features, on a fresh and on a pre-trained encoder's representation."""
 
 
-def way(row: Row) -> str:
-    """Which of `WAYS` or `PROBES` a record is of."""
+def method_of(row: Row) -> str:
+    """Which of `METHODS` or `PROBES` a record is of."""
     if row["method"] == "pairwise-cl":
         return "frozen" if row["frozen"] else "tuned"
     return row["method"]
@@ -73,7 +73,7 @@ def per_repeat(rows: Iterable[Row], folds: set[int], score: str = "uar") -> dict
 
 
 def pairs(
-    rows: Sequence[Row], one: str, other: str, column: Callable[[Row], Any] = way
+    rows: Sequence[Row], one: str, other: str, column: Callable[[Row], Any] = method_of
 ) -> dict[tuple[str, str], tuple[dict[int, float], dict[int, float]]]:
     """(view, labels) -> UAR by repeat where the column is `one`, and where it is `other`."""
     folds = {row["fold"] for row in rows}

@@ -35,7 +35,7 @@ def epoch(
     losses, counts, waited_s, capacities = [], [], 0.0, set()
     for batch in batches:
         state, loss = step(state, batch.features, batch.rows, *more, **batch.static, **static)
-        losses.append(data.pace(loss))
+        losses.append(data.throttle(loss))
         counts.append(batch.utterances)
         waited_s += batch.waited_s
         capacities.add(batch.static["capacity"])

@@ -22,14 +22,14 @@ from pcl_jax.config import Finetuning
 from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import FoldData
 from pcl_jax.data.ragged import Ragged
-from pcl_jax.devices import everywhere, fetch, put, shared_out
+from pcl_jax.devices import fetch, put, replicated, sharded
 from pcl_jax.evaluation.metrics import uar
 from pcl_jax.models.encoders import FunctionalsEncoder
-from pcl_jax.models.networks import Given, Model, encode, init
+from pcl_jax.models.networks import ClassifierNetwork, Precomputed, encode, init
 from pcl_jax.rng import named_key
 from pcl_jax.training.epoch import epoch
-from pcl_jax.training.optimiser import TrainState, apply_gradient, start
-from pcl_jax.training.represent import of_each, represent
+from pcl_jax.training.optimiser import TrainState, apply_gradient, init_state
+from pcl_jax.training.represent import map_utterances, represent
 from pcl_jax.training.stopping import Patience, Plateau
 
 
@@ -77,7 +77,7 @@ def train_step(
     learning_rate: jax.Array | float,
     key: jax.Array,
     *,
-    model: Model,
+    model: ClassifierNetwork,
 ) -> tuple[TrainState, jax.Array]:
     """One Adam step on the mean cross-entropy of the utterances with a label >= 0, dropout on.
 
@@ -96,14 +96,18 @@ def train_step(
 
 
 def _logits(
-    model: Model, params: Variables, features: Ragged | Array, scale: Scale, key: jax.Array | None = None
+    model: ClassifierNetwork,
+    params: Variables,
+    features: Ragged | Array,
+    scale: Scale,
+    key: jax.Array | None = None,
 ) -> Float[Array, "n c"]:
     representation = encode(model.encoder, params["encoder"], features, key=key)
     scaled = (representation - scale.mean) * scale.scale
     return cast(jax.Array, model.classifier.apply({"params": params["classifier"]}, scaled))
 
 
-def _of_runs(one: Callable, mesh: Mesh, runs: tuple, *shared: Any, in_turn: bool = False) -> Any:
+def _map_runs(one: Callable, mesh: Mesh, runs: tuple, *shared: Any, in_turn: bool = False) -> Any:
     """`one(*run, *shared)` of each run, on the device whose run it is; all of a device's at once, or in turn.
 
     A single run has no axis of its own: XLA's gradients of a batched convolution or scan are slower on a CPU.
@@ -116,7 +120,7 @@ def _of_runs(one: Callable, mesh: Mesh, runs: tuple, *shared: Any, in_turn: bool
         map_ = jax.lax.map if in_turn else lambda each, runs: jax.vmap(each)(runs)
         return map_(lambda run: one(*run, *shared), runs)
 
-    specs = shared_out(mesh).spec, everywhere(mesh).spec
+    specs = sharded(mesh).spec, replicated(mesh).spec
     # Unchecked: the scans of `mix_dense` begin with zeros that are no device's own.
     whole = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
     return whole(runs, shared)
@@ -138,7 +142,7 @@ def _train(
         own = jnp.where(rows >= 0, labels[rows], -1)
         return train_step(state, frozen, features, own, scale, learning_rate, key, model=model)
 
-    return _of_runs(one, mesh, (states, rows, scales, learning_rates, keys), frozen, packed, labels)
+    return _map_runs(one, mesh, (states, rows, scales, learning_rates, keys), frozen, packed, labels)
 
 
 @partial(jax.jit, static_argnames=(*_STATIC, "mesh"))
@@ -150,10 +154,10 @@ def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, mod
 
     features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
     in_turn = jax.default_backend() == "cpu"  # the layers of one run stay in the cache
-    return _of_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).T
+    return _map_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).T
 
 
-def fresh(model: Model, example: Ragged | Array, *names: int, seed: int) -> Variables:
+def init_params(model: ClassifierNetwork, example: Ragged | Array, *names: int, seed: int) -> Variables:
     """Parameters before any training, drawn by the seed, the view and `names` (fold and repeat)."""
     keys = (named_key(seed, part, model.view, *names) for part in ("encoder", "classifier"))
     encoder, classifier = init(model.encoder, model.classifier, example, *keys)
@@ -168,7 +172,7 @@ def _stacked(of_runs: Sequence[Any]) -> Any:
 @partial(jax.jit, static_argnames="mesh")
 def _start(params: Variables, *, mesh: Mesh) -> TrainState:
     """The state of each run before any step, where `_train` leaves it."""
-    return _of_runs(lambda params: start(params, {}), mesh, (params,))
+    return _map_runs(lambda params: init_state(params, {}), mesh, (params,))
 
 
 @jax.jit
@@ -178,15 +182,15 @@ def _better(improved: Bool[Array, ""], new: Variables, old: Variables) -> Variab
     return jax.tree.map(partial(jnp.where, improved), new, old)
 
 
-class _Reading(NamedTuple):
+class _Inputs(NamedTuple):
     """What training or evaluation reads, with which network, and the parameters that do not train."""
 
     data: FoldData
-    model: Model
+    model: ClassifierNetwork
     frozen: Variables
 
 
-def at_once(data: FoldData, model: Model, mesh: Mesh, *, frozen: bool) -> int:
+def max_runs_per_program(data: FoldData, model: ClassifierNetwork, mesh: Mesh, *, frozen: bool) -> int:
     """How many runs train as one program at most; no result depends on it.
 
     One on each device, where a CPU is slower at convolutions and products with another kernel for each run
@@ -199,7 +203,7 @@ def at_once(data: FoldData, model: Model, mesh: Mesh, *, frozen: bool) -> int:
 
 
 @dataclass
-class _Course:
+class _RunProgress:
     """How one run fares."""
 
     patience: Patience = field(default_factory=Patience)
@@ -208,12 +212,12 @@ class _Course:
     validation: Int[np.ndarray, " n"] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def seen(self, row: dict[str, Any], predicted: Int[np.ndarray, " n"], config: Finetuning) -> bool:
+    def update(self, row: dict[str, Any], predicted: Int[np.ndarray, " n"], config: Finetuning) -> bool:
         """After one more epoch; whether it was the best."""
         self.history.append(row)
         error = 1 - row["validation_uar"]
-        self.patience = self.patience.seen(error)
-        self.plateau = self.plateau.seen(
+        self.patience = self.patience.update(error)
+        self.plateau = self.plateau.update(
             error, factor=config.plateau_factor, patience=config.plateau_patience
         )
         if better := self.patience.since == 0:
@@ -226,7 +230,7 @@ class _Course:
 
 def finetune(
     data: FoldData,
-    model: Model,
+    model: ClassifierNetwork,
     runs: Sequence[Run],
     config: Finetuning,
     *,
@@ -251,28 +255,28 @@ def finetune(
         ValueError: no labelled utterance to train on, or to validate with.
         FloatingPointError: the loss is no longer finite.
     """
-    data, fold = data.of_view(model.view), data.fold.test_session
+    data, fold = data.select_view(model.view), data.fold.test_session
     validation, test = data.labelled(data.validation), data.labelled(data.test)
     for name, some in (("training", runs[0].rows), ("validation", validation), ("test", test)):
         if not len(some):
             raise ValueError(f"fold {fold} has no labelled {name} utterance; choose other --targets")
     example = data.example()[model.view]
-    starts = fetch([fresh(model, example, fold, run.repeat, seed=seed) for run in runs])
+    starts = fetch([init_params(model, example, fold, run.repeat, seed=seed) for run in runs])
     for params, run in zip(starts, runs, strict=True):
         if run.pretrained is not None:
             params["encoder"] = run.pretrained
-    apart, fixed = data.whole_batches(), {}
-    training = evaluation = _Reading(apart, model, {})
+    apart, fixed = data.undivided(), {}
+    training = evaluation = _Inputs(apart, model, {})
     scales = [Scale() for _ in runs]
     if frozen:
         # Without dropout a frozen encoder is a fixed map: what it makes of an utterance is a feature.
         fixed = {"encoder": [params.pop("encoder") for params in starts][-1]}
-        on_devices = put(fixed, everywhere(mesh))
-        vectors = represent(data, model, on_devices["encoder"], data.all, mesh)
-        evaluation = _Reading(
-            apart.with_vectors(vectors, mesh), model._replace(encoder=Given()), {"encoder": {}}
+        on_devices = put(fixed, replicated(mesh))
+        vectors = represent(data, model, on_devices["encoder"], data.every_row, mesh)
+        evaluation = _Inputs(
+            apart.with_vectors(vectors, mesh), model._replace(encoder=Precomputed()), {"encoder": {}}
         )
-        training = _Reading(apart, model, on_devices) if config.frozen_dropout else evaluation
+        training = _Inputs(apart, model, on_devices) if config.frozen_dropout else evaluation
         if config.standardise:
             scales = [Scale.of(vectors[data.train])] * len(runs)
     elif config.standardise:
@@ -281,16 +285,18 @@ def finetune(
     asked, nobody = len(runs), -len(runs) % mesh.size
     each = [*zip(runs, starts, scales, strict=True)]
     runs, starts, scales = zip(*each, *each[-1:] * nobody, strict=True)  # as many on each device
-    params, scales = (put(_stacked(of_runs), shared_out(mesh)) for of_runs in (starts, scales))
+    params, scales = (put(_stacked(of_runs), sharded(mesh)) for of_runs in (starts, scales))
 
     def predict(params, rows):
         at, model, its_own = evaluation
-        return of_each(at, rows, mesh, partial(_predict, params, its_own, scales, model=model, mesh=mesh)).T
+        return map_utterances(
+            at, rows, mesh, partial(_predict, params, its_own, scales, model=model, mesh=mesh)
+        ).T
 
     states, best = _start(params, mesh=mesh), params
-    labels = put(data.labels.astype(np.int32), everywhere(mesh))
+    labels = put(data.labels.astype(np.int32), replicated(mesh))
     keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
-    courses = [_Course() for _ in runs]
+    courses = [_RunProgress() for _ in runs]
     for number in range(1, config.epochs + 1):
         began = time.perf_counter()
         rates = np.array([config.learning_rate * course.plateau.scale for course in courses], np.float32)
@@ -321,7 +327,7 @@ def finetune(
                 "learning_rate": float(rates[i]),
                 "seconds": seconds,
             }
-            improved[i] = course.seen(row, predicted[i], config)
+            improved[i] = course.update(row, predicted[i], config)
         best = _better(improved, states.params, best)
         if all(course.over(config) for course in courses):
             break

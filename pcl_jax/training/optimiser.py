@@ -22,7 +22,7 @@ ADAM = optax.scale_by_adam()
 """Without its learning rate, which the plateau rule decides anew each epoch."""
 
 
-def start(params: Variables, statistics: Variables) -> TrainState:
+def init_state(params: Variables, statistics: Variables) -> TrainState:
     return TrainState(params, statistics, ADAM.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -35,6 +35,6 @@ def apply_gradient(
     return TrainState(params, statistics, moments, state.step + 1)
 
 
-def count(params: Variables) -> int:
+def count_parameters(params: Variables) -> int:
     """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -16,12 +16,12 @@ from pcl_jax.arrays import Array, Variables
 from pcl_jax.config import Pretraining
 from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import Batch, FoldData
-from pcl_jax.devices import everywhere, put
+from pcl_jax.devices import put, replicated
 from pcl_jax.losses import pairwise_nt_xent, retrieval_accuracy
-from pcl_jax.models.networks import Features, Networks
+from pcl_jax.models.networks import Features, PretrainingNetworks
 from pcl_jax.rng import named_key, seeded
 from pcl_jax.training.epoch import epoch
-from pcl_jax.training.optimiser import TrainState, apply_gradient, start
+from pcl_jax.training.optimiser import TrainState, apply_gradient, init_state
 from pcl_jax.training.stopping import Patience, Plateau
 
 
@@ -31,7 +31,7 @@ def loss_of(
     features: Features,
     mask: Bool[Array, " n"] | None = None,
     *,
-    networks: Networks,
+    networks: PretrainingNetworks,
     temperature: float,
     axis_name: str | None = None,
     key: jax.Array | None = None,
@@ -52,7 +52,7 @@ def train_step(
     learning_rate: jax.Array | float,
     key: jax.Array,
     *,
-    networks: Networks,
+    networks: PretrainingNetworks,
     temperature: float,
 ) -> tuple[TrainState, jax.Array]:
     """One Adam step on a full batch, and its loss. Dropout is drawn from `key` and the step's number."""
@@ -142,16 +142,16 @@ class Progress(NamedTuple):
         return self.epoch >= config.epochs or self.patience.since >= config.patience
 
 
-def beginning(data: FoldData, networks: Networks, *, seed: int, mesh: Mesh) -> Progress:
+def beginning(data: FoldData, networks: PretrainingNetworks, *, seed: int, mesh: Mesh) -> Progress:
     """Before the first epoch: fresh parameters, a function of the seed alone."""
-    fresh = jax.jit(lambda features: start(*networks.init(features, seed=seed)))
-    state = put(fresh(data.example()), everywhere(mesh))
+    fresh = jax.jit(lambda features: init_state(*networks.init(features, seed=seed)))
+    state = put(fresh(data.example()), replicated(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 
 def unlabelled(data: FoldData, config: Pretraining, *, seed: int) -> Int[np.ndarray, " n"]:
     """The rows that pre-training sees: of the fold's training sessions, and all of the other corpora."""
-    rows = np.concatenate([data.among(data.train, config.subset), data.beside])
+    rows = np.concatenate([data.choose_subset(data.train, config.subset), data.beside])
     if config.utterances is not None and config.utterances < len(rows):
         chosen = seeded(seed, "unlabelled", data.fold.test_session).permutation(len(rows))
         rows = rows[np.sort(chosen[: config.utterances])]
@@ -159,7 +159,13 @@ def unlabelled(data: FoldData, config: Pretraining, *, seed: int) -> Int[np.ndar
 
 
 def pretrain(
-    data: FoldData, networks: Networks, config: Pretraining, *, seed: int, mesh: Mesh, progress: Progress
+    data: FoldData,
+    networks: PretrainingNetworks,
+    config: Pretraining,
+    *,
+    seed: int,
+    mesh: Mesh,
+    progress: Progress,
 ) -> Iterator[tuple[Progress, dict[str, Any]]]:
     """Train until patience or epochs end; after each epoch yield where we are and its metrics.
 
@@ -171,7 +177,7 @@ def pretrain(
         FloatingPointError: the loss is no longer finite.
     """
     train = unlabelled(data, config, seed=seed)
-    validation = data.among(data.validation, config.subset)
+    validation = data.choose_subset(data.validation, config.subset)
     kinds = {"all": "", "target": " of target emotions", "out_of_distribution": " of other emotions"}
     kind = kinds[config.subset]
     if len(train) < config.batch:
@@ -197,7 +203,7 @@ def pretrain(
         checks = []
         for batch in data.batches(shuffled, config.batch, mesh, drop_last=False):
             found = _evaluate(trained.state, batch.features, batch.rows, **batch.static, **options)
-            checks.append((batch.utterances, *data.pace(found)))
+            checks.append((batch.utterances, *data.throttle(found)))
             shapes.add(("evaluate", batch.static["capacity"], batch.rows.shape))
         sizes, validation_losses, retrievals = zip(*jax.device_get(checks), strict=True)
         validation_loss = float(np.average(validation_losses, weights=sizes))
@@ -226,8 +232,8 @@ def pretrain(
                 f"the validation loss is {validation_loss} in epoch {number}; lower --learning-rate or raise "
                 "--temperature"
             )
-        patience = progress.patience.seen(row["validation_loss"])
-        plateau = progress.plateau.seen(
+        patience = progress.patience.update(row["validation_loss"])
+        plateau = progress.plateau.update(
             row["loss"], factor=config.plateau_factor, patience=config.plateau_patience
         )
         best = (trained.state, number) if patience.since == 0 else (progress.best, progress.best_epoch)

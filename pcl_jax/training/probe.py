@@ -28,7 +28,7 @@ class Probed(NamedTuple):
 def pooled(data: FoldData, view: str) -> Float[np.ndarray, "n d"]:
     """One plain vector per utterance: the functionals as they are, mean and standard deviation over
     frames of a spectrogram, the mean over frames of a speech model's last state."""
-    return np.stack([_pooled(features) for features in data.each(view)])
+    return np.stack([_pooled(features) for features in data.iterate_features(view)])
 
 
 def _pooled(features: Float[np.ndarray, "..."]) -> Float[np.ndarray, " d"]:

@@ -9,29 +9,29 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Shaped
 
 from pcl_jax.arrays import Array, Variables
-from pcl_jax.data.batches import dealt, gather
+from pcl_jax.data.batches import balanced_batches, gather
 from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import fetch
-from pcl_jax.models.networks import Model, encode
+from pcl_jax.models.networks import ClassifierNetwork, encode
 
 
 def represent(
-    data: FoldData, model: Model, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
+    data: FoldData, model: ClassifierNetwork, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
 ) -> Float[np.ndarray, "n d"]:
     """Representations of these rows by an encoder with the given parameters, dropout off."""
-    return of_each(data.of_view(model.view), rows, mesh, partial(_represent, params, model=model))
+    return map_utterances(data.select_view(model.view), rows, mesh, partial(_represent, params, model=model))
 
 
-def of_each(
+def map_utterances(
     data: FoldData, rows: Int[np.ndarray, " n"], mesh: Mesh, function: Callable[..., Array]
 ) -> Shaped[np.ndarray, "n ..."]:
     """`function(features, rows, **static)` of batches of these rows of one view: one result per row, in their
     order, every row exactly once."""
     of_view = next(iter(data.lengths.values()), None)
-    places = np.arange(len(rows))[None] if of_view is None else dealt(of_view[rows])
+    places = np.arange(len(rows))[None] if of_view is None else balanced_batches(of_view[rows])
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
-        (batch.rows, data.pace(function(batch.features, batch.rows, **batch.static)))
+        (batch.rows, data.throttle(function(batch.features, batch.rows, **batch.static)))
         for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
     ]
     found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])

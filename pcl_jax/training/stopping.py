@@ -13,10 +13,10 @@ class Patience(NamedTuple):
     best: float = float("inf")
     since: int = 0
 
-    def seen(self, value: float) -> "Patience":
+    def update(self, value: float) -> "Patience":
         """After one more epoch; `since == 0` says that it was the best.
 
-        >>> Patience().seen(0.9).seen(0.7).seen(0.8)
+        >>> Patience().update(0.9).update(0.7).update(0.8)
         Patience(best=0.7, since=1)
         """
         return Patience(value, 0) if value < self.best else Patience(self.best, self.since + 1)
@@ -34,11 +34,11 @@ class Plateau(NamedTuple):
     since: int = 0
     scale: float = 1.0
 
-    def seen(self, value: float, *, factor: float, patience: int) -> "Plateau":
+    def update(self, value: float, *, factor: float, patience: int) -> "Plateau":
         """After one more epoch.
 
-        >>> plateau = Plateau().seen(0.5, factor=0.9, patience=2)
-        >>> [plateau := plateau.seen(0.6, factor=0.9, patience=2) for _ in range(2)][-1].scale
+        >>> plateau = Plateau().update(0.5, factor=0.9, patience=2)
+        >>> [plateau := plateau.update(0.6, factor=0.9, patience=2) for _ in range(2)][-1].scale
         0.9
         """
         if value < self.best:

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from pcl_jax.data import fold as fold_data
+from pcl_jax.data import load
 from pcl_jax.devices import mesh
 from pcl_jax.features.store import Store, StoreError
-from pcl_jax.models.encoders import Wav2Vec2Encoder
+from pcl_jax.models.encoders import HiddenStatesEncoder
 from pcl_jax.runs.records import params_digest
 from pcl_jax.runs.runner import evaluate, pretrain
 from pcl_jax.runs.study import Task
-from pcl_jax.training.finetune import Run, at_once, finetune, fresh
+from pcl_jax.training.finetune import Run, finetune, init_params, max_runs_per_program
 from pcl_jax.training.probe import pooled
 from tests.runs.conftest import SETTINGS, VIEWS, FakeView
 
 STATES = FakeView(
     "states",
-    lambda: Wav2Vec2Encoder(widths=(8, 8)),
+    lambda: HiddenStatesEncoder(widths=(8, 8)),
     lambda rng, emotion: rng.normal(emotion, size=(int(rng.integers(32, 40)), 3, 6)).astype(np.float32),
     normalised=False,
 )
@@ -45,7 +46,7 @@ def test_what_is_read_batch_by_batch_is_fine_tuned_and_probed_to_the_same(make_s
         study = replace(make_study(runs=runs, views=(STATES,)), resident=resident)
         data, model = study.data(1), study.model("states")
         tuned = evaluate(study, Task(1, "states", fraction=0.5))
-        encoder = fresh(model, data.example()["states"], seed=9)["encoder"]
+        encoder = init_params(model, data.example()["states"], seed=9)["encoder"]
         rows = data.rows(study.subset(Task(1, "states", fraction=0.5)))
         (frozen,) = finetune(
             data,
@@ -69,7 +70,7 @@ def test_the_largest_hidden_states_are_left_on_disk_and_nothing_else(make_study)
     normalise = dict.fromkeys(("mel", "egemaps"), "fold")
 
     def left(room):
-        return set(fold_data._left_on_disk(study.stores, ids, normalise, float(room)))
+        return set(load._left_on_disk(study.stores, ids, normalise, float(room)))
 
     assert left(sum(size.values())) == set()
     assert left(sum(size.values()) - 1) == {"wider"}
@@ -81,7 +82,7 @@ def test_from_disk_each_device_trains_one_run_at_a_time(make_study):
     """A batch of many runs would bring most of the features that were to stay there."""
     for resident, expected in ((0.0, 8), (0.5, 8 * 32)):
         study = replace(make_study(views=(STATES,), devices=8), resident=resident)
-        size = at_once(study.data(1), study.model("states"), study.mesh, frozen=True)
+        size = max_runs_per_program(study.data(1), study.model("states"), study.mesh, frozen=True)
         assert size == expected
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import report
 from pcl_jax.runs import records
-from tests.experiments.test_report import WAYS, made
+from tests.experiments.test_report import METHODS, made
 
 PROBE = "<script>console.log(`${innerWidth} wide, page ${document.documentElement.scrollWidth}`)</script>"
 
@@ -42,10 +42,10 @@ def records_of(kind: str) -> list:
     if kind == "empty":
         return []
     if kind == "partial":
-        return made(folds=(1,), repeats=range(2), ways=WAYS[:2])
-    others = [made(ways=WAYS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")] + [
-        made(ways=WAYS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)
-    ]
+        return made(folds=(1,), repeats=range(2), ways=METHODS[:2])
+    others = [
+        made(ways=METHODS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")
+    ] + [made(ways=METHODS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)]
     return sum(others, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
 
 

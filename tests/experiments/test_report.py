@@ -13,11 +13,11 @@ from pcl_jax.runs.records import Record
 from pcl_jax.runs.summary import Gain
 from pcl_jax.runs.tables import NOT_RUN
 
-WAYS = (("supervised", False), ("pairwise-cl", False), ("pairwise-cl", True), ("probe-raw", False))
+METHODS = (("supervised", False), ("pairwise-cl", False), ("pairwise-cl", True), ("probe-raw", False))
 
 
 def made(
-    *, folds=(1, 2), repeats=range(10), fractions=(0.02, 0.05), gain=0.1, ways=WAYS, **other
+    *, folds=(1, 2), repeats=range(10), fractions=(0.02, 0.05), gain=0.1, ways=METHODS, **other
 ) -> list[Record]:
     """Records in which an encoder that is tuned after pre-training gains so much in every cell."""
     rows = []
@@ -80,7 +80,7 @@ def test_a_sure_gain_is_said_and_every_table_is_a_file(tmp_path):
 
 
 def test_no_effect_and_a_probe_that_wins_come_first(tmp_path):
-    page = page_of(tmp_path, made(gain=-0.002, ways=WAYS[:3]) + made(ways=WAYS[3:], uar=0.7))
+    page = page_of(tmp_path, made(gain=-0.002, ways=METHODS[:3]) + made(ways=METHODS[3:], uar=0.7))
     assert "a logistic regression on the plain features beats" in page
     assert page.index("logistic regression on the plain") < page.index("The paper&#39;s claims")
     assert "contradicted" in verdicts(tmp_path)
@@ -105,7 +105,7 @@ def test_a_fold_that_has_only_begun_is_left_out_and_named(tmp_path):
 
 
 def test_what_was_not_run_stands_there_with_its_command(tmp_path):
-    page = page_of(tmp_path, made(ways=WAYS[:1]))
+    page = page_of(tmp_path, made(ways=METHODS[:1]))
     assert NOT_RUN in page
     assert "python -m experiments.sparse_labels --corpus small --root DIR" in page
 
@@ -116,7 +116,7 @@ def test_runs_of_other_settings_corpora_or_seeds_are_sections_of_their_own(tmp_p
 
 
 def test_other_pretrainings_stay_out_of_figure_3_and_come_into_figure_4(tmp_path):
-    tuned = WAYS[1:2]
+    tuned = METHODS[1:2]
     rows = made() + made(ways=tuned, gain=0.3, pretrained_on="target")
     rows += made(ways=tuned, gain=0.2, pretrained_on="out_of_distribution")
     rows += made(ways=tuned, gain=0.4, temperature=0.1, repeats=(0,))

@@ -11,6 +11,7 @@ from pcl_jax.corpora.table import seconds
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.features import maintain as manage
 from pcl_jax.features import store
+from pcl_jax.features.export import export
 from pcl_jax.features.extract import extract
 from pcl_jax.features.store import StoreError
 from pcl_jax.runs.checkpoint import save_arrays
@@ -115,7 +116,7 @@ def segments(tmp_path) -> tuple[Corpus, store.Store]:
 def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_path, suffix):
     corpus, there = segments
     to = tmp_path / f"vectors{suffix}"
-    assert manage.export(corpus, "states", there, to) == 3
+    assert export(corpus, "states", there, to) == 3
     if suffix == ".csv":
         with to.open(newline="") as file:
             table = list(csv.DictReader(file))
@@ -137,7 +138,7 @@ def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_pat
 
 def test_a_folder_has_every_array_as_stored(segments, tmp_path):
     corpus, there = segments
-    manage.export(corpus, "states", there, tmp_path / "arrays")
+    export(corpus, "states", there, tmp_path / "arrays")
     with (tmp_path / "arrays" / "index.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             values = np.load(tmp_path / "arrays" / row["features"], allow_pickle=False)
@@ -148,9 +149,9 @@ def test_a_folder_has_every_array_as_stored(segments, tmp_path):
 def test_export_of_nothing_and_to_nowhere_are_errors(segments, tmp_path):
     corpus, there = segments
     with pytest.raises(StoreError, match="no features of an utterance of c"):
-        manage.export(Corpus("c", (), {}), "states", there, tmp_path / "x.csv")
+        export(Corpus("c", (), {}), "states", there, tmp_path / "x.csv")
     with pytest.raises(StoreError, match=r"x\.csv: cannot be written"):
-        manage.export(corpus, "states", there, tmp_path / "no" / "folder" / "x.csv")
+        export(corpus, "states", there, tmp_path / "no" / "folder" / "x.csv")
 
 
 def test_rows_are_found_by_the_end_of_a_path_and_times_however_written(segments, tmp_path):

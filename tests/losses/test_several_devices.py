@@ -104,7 +104,7 @@ def vmap(local, check_vma):
 
 
 # The types that a custom derivative must satisfy differ in the last four.
-WAYS = [
+METHODS = [
     (outside, True, None),
     (outside, False, None),
     (inside, True, None),
@@ -132,8 +132,8 @@ def assert_equal(actual, expected):
 
 @pytest.mark.parametrize(
     ("way", "check_vma", "block_size"),
-    WAYS,
-    ids=[f"{way.__name__}-{check}-{block_size}" for way, check, block_size in WAYS],
+    METHODS,
+    ids=[f"{way.__name__}-{check}-{block_size}" for way, check, block_size in METHODS],
 )
 def test_eight_devices_equal_one(way, check_vma, block_size, whole_batch):
     local = partial(loss, axis_name="data", block_size=block_size)

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from pcl_jax.data.ragged import Ragged, pack
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.layers import Dropout
 from pcl_jax.models.mixing import mix_dense
@@ -47,7 +47,7 @@ def test_spectral_encoder_is_the_definition_on_each_bare_utterance(lengths):
     np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("encoder", [SpectrogramEncoder(), Wav2Vec2Encoder()])
+@pytest.mark.parametrize("encoder", [SpectrogramEncoder(), HiddenStatesEncoder()])
 @pytest.mark.parametrize("frames", [1, 3, 15, 16, 50])
 def test_a_representation_does_not_depend_on_its_neighbours(encoder, frames):
     shape = (frames, 64) if isinstance(encoder, SpectrogramEncoder) else (frames, 3, 20)
@@ -61,7 +61,7 @@ def test_a_representation_does_not_depend_on_its_neighbours(encoder, frames):
 
 
 def test_wav2vec2_encoder_weighs_states_by_their_share_and_averages_valid_frames():
-    encoder = Wav2Vec2Encoder(widths=(4,))
+    encoder = HiddenStatesEncoder(widths=(4,))
     x = RNG.uniform(size=(5, 3, 4)).astype(np.float32)
     params = {"layer_weights": jnp.array([1.0, 2.0, 5.0]), "kernel": jnp.eye(4), "bias": jnp.full(4, 3.0)}
     result = encoder.apply({"params": params}, pack([x, 7 * x[:2]]))
@@ -108,7 +108,7 @@ def test_parameters_are_as_many_as_the_authors_networks_have():
     key = jax.random.key(0)
     mel = SpectrogramEncoder().init(key, pack([spectrogram(20)]))
     functionals = FunctionalsEncoder().init(key, jnp.zeros((1, 88)))
-    wav2vec2 = Wav2Vec2Encoder().init(key, pack([np.zeros((4, 13, 768), np.float32)]))
+    wav2vec2 = HiddenStatesEncoder().init(key, pack([np.zeros((4, 13, 768), np.float32)]))
     head = ProjectionHead().init(key, jnp.zeros((2, 128)))["params"]
     classifier = Classifier(4).init(key, jnp.zeros((1, 128)))
     assert [count(p) for p in (mel, functionals, wav2vec2, classifier)] == [49_376, 55_680, 114_957, 516]

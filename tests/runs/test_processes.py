@@ -87,7 +87,7 @@ def epochs(run: Path) -> list[dict]:
 @pytest.mark.parametrize("processes", ["2", "3/2@localhost:1", "0/2@localhost:1", "1/2@localhost", "x"])
 def test_processes_that_cannot_be_meant_are_one_line(processes):
     with pytest.raises(ValueError, match="neither auto nor like 2/4@HOST:PORT"):
-        devices.join(processes)
+        devices.join_processes(processes)
 
 
 def test_auto_without_a_launcher_says_what_to_do():

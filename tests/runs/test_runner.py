@@ -19,7 +19,7 @@ from flax import linen as nn
 from pcl_jax import config
 from pcl_jax.data.ragged import pack
 from pcl_jax.evaluation.metrics import uar
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.runs import plan, records
 from pcl_jax.runs.checkpoint import ENCODERS, CheckpointError, load_arrays, load_encoder
 from pcl_jax.runs.plan import label_efficiency
@@ -244,7 +244,7 @@ def test_a_fourth_view_is_an_object_and_a_name(make_study):
     """Hidden states and a second vector join mel and eGeMAPS: nothing else is told of them."""
     states = FakeView(
         "states",
-        lambda: Wav2Vec2Encoder(widths=(8, 8)),
+        lambda: HiddenStatesEncoder(widths=(8, 8)),
         lambda rng, emotion: rng.normal(emotion, size=(int(rng.integers(5, 15)), 3, 6)).astype(np.float32),
         normalised=False,
     )
@@ -447,7 +447,7 @@ def test_an_encoder_that_flattens_takes_batches_that_are_not_full(make_study):
     encoders = pretrain(study, 1)
     vectors = representations(study, 1, "mel", "pretrained", encoders)
     params, _ = load_encoder(encoders, "mel")
-    for row, frames in list(enumerate(study.data(1).each("mel")))[::9]:
+    for row, frames in list(enumerate(study.data(1).iterate_features("mel")))[::9]:
         alone = pack([np.pad(frames, ((0, 41 - len(frames)), (0, 0)))])
         expected = flat().apply({"params": params}, alone)
         np.testing.assert_allclose(vectors[row], expected[0], rtol=1e-4, atol=1e-5)

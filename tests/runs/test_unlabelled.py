@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcl_jax import config
-from pcl_jax.data.load import Beside
+from pcl_jax.data.load import ExtraCorpus
 from pcl_jax.runs.runner import evaluate, pretrain
 from pcl_jax.runs.study import Task
 from pcl_jax.training.pretrain import unlabelled
@@ -18,7 +18,7 @@ from tests.runs.conftest import SETTINGS, small_corpus
 def other(make_study):
     """Another corpus: louder, in another room; and its labels say something else."""
 
-    def make(name="other", emotion: str | None = None) -> Beside:
+    def make(name="other", emotion: str | None = None) -> ExtraCorpus:
         utterances = small_corpus(per_speaker=3).utterances
         study = make_study(
             runs=f"runs of {name}",
@@ -26,7 +26,7 @@ def other(make_study):
             spoil=lambda _, values: 5 * values + 100,
         )
         labelled = tuple(replace(u, emotion=emotion or u.emotion) for u in utterances)
-        return Beside(replace(study.corpus, utterances=labelled), study.stores)
+        return ExtraCorpus(replace(study.corpus, utterances=labelled), study.stores)
 
     return make
 
@@ -35,7 +35,7 @@ def test_other_corpora_change_no_row_of_the_fold_and_are_scaled_by_themselves(ma
     study = make_study()
     together = study.pretraining_beside([other()])
     alone, data = study.data(1), together.pretraining_data(1)
-    assert np.array_equal(alone.all, data.all)
+    assert np.array_equal(alone.every_row, data.every_row)
     assert len(data.beside) == 30
     assert not len(alone.beside)
     assert (data.labels[data.beside] == -1).all()
@@ -76,7 +76,7 @@ def test_a_corpus_that_holds_a_recording_of_this_one_is_refused(make_study):
     study = make_study()
     same = make_study(runs="same")  # under any name
     with pytest.raises(ValueError, match="1F00 of copy is the same recording as 1F00 of small: "):
-        study.pretraining_beside([Beside(replace(same.corpus, name="copy"), same.stores)])
+        study.pretraining_beside([ExtraCorpus(replace(same.corpus, name="copy"), same.stores)])
 
 
 def test_fewer_utterances_are_among_more_and_none_is_of_another_session(make_study):

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from pcl_jax.data.batches import Layout, Packed, gather, split
-from pcl_jax.devices import everywhere, mesh, shared_out
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder, Wav2Vec2Encoder
+from pcl_jax.devices import mesh, replicated, sharded
+from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import ProjectionHead
-from pcl_jax.models.networks import Networks
-from pcl_jax.training.optimiser import start
+from pcl_jax.models.networks import PretrainingNetworks
+from pcl_jax.training.optimiser import init_state
 from pcl_jax.training.pretrain import loss_of, train_step
 
 DEVICES = 8
 RNG = np.random.default_rng(1)
 
 
-def networks_of(dropout: float) -> Networks:
+def networks_of(dropout: float) -> PretrainingNetworks:
     encoders = (
         ("mel", SpectrogramEncoder(dropout=dropout)),
         ("egemaps", FunctionalsEncoder()),
-        ("states", Wav2Vec2Encoder(dropout=dropout)),
+        ("states", HiddenStatesEncoder(dropout=dropout)),
     )
-    return Networks(encoders, ProjectionHead())
+    return PretrainingNetworks(encoders, ProjectionHead())
 
 
 NETWORKS = networks_of(0.2)
@@ -71,9 +71,9 @@ def test_eight_devices_take_the_step_of_one(features, initial):
     for count in (1, DEVICES):
         make, packed, rows = batch(features, count)
         on = mesh(count)
-        packed = jax.device_put(packed, everywhere(on))
-        rows = jax.device_put(rows, shared_out(on))
-        state = jax.device_put(start(*initial), everywhere(on))
+        packed = jax.device_put(packed, replicated(on))
+        rows = jax.device_put(rows, sharded(on))
+        state = jax.device_put(init_state(*initial), replicated(on))
         step = jax.jit(lambda state, packed, rows, make=make: no_dropout(state, make(packed, rows)))
         state, loss = step(state, packed, rows)
         results.append((loss, state.statistics, state.moments.mu))
@@ -84,7 +84,7 @@ def test_eight_devices_take_the_step_of_one(features, initial):
 
 def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initial):
     params, statistics = initial
-    networks = Networks(NETWORKS.encoders, ProjectionHead(axis_name="data"))
+    networks = PretrainingNetworks(NETWORKS.encoders, ProjectionHead(axis_name="data"))
     make, packed, rows = batch(features, DEVICES)
     options = {"temperature": 0.5}
 
@@ -144,7 +144,7 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
 def test_no_product_of_a_step_escapes_the_precision_that_is_asked_for(features, initial, precision):
     """Those of `mix_dense`, which has a gradient of its own, included; None shows that it can fail."""
     make, packed, rows = batch(features, 1)
-    state = start(*initial)
+    state = init_state(*initial)
     with jax.default_matmul_precision(precision):
         step = str(jax.make_jaxpr(no_dropout)(state, make(packed, rows)))
     assert step.count("dot_general[") > 20

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.data.batches import Layout, dealt, split
+from pcl_jax.data.batches import Layout, balanced_batches, split
 from pcl_jax.devices import mesh
 from pcl_jax.runs.study import Task
 from pcl_jax.training import finetune as finetune_module
-from pcl_jax.training.finetune import Run, Scale, finetune, fresh
+from pcl_jax.training.finetune import Run, Scale, finetune, init_params
 from pcl_jax.training.represent import represent
 from tests.runs.conftest import SETTINGS
 
@@ -22,7 +22,7 @@ CONFIG = SETTINGS.finetuning
 def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
     data, model = study.data(1), study.model(view)
     if encoder is None:
-        encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
+        encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)
     (result,) = finetune(
         data, model, [Run(rows, repeat, encoder)], config, frozen=frozen, seed=0, mesh=study.mesh
@@ -89,7 +89,7 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
     study = make_study()
     config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
     data, model = study.data(1), study.model(view)
-    encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
+    encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = [data.rows(study.subset(Task(1, view, fraction=0.5, repeat=repeat))) for repeat in range(3)]
     runs = [
         Run(rows[repeat], repeat, encoder if frozen or pretrained else None)
@@ -115,7 +115,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkey
     """Ten runs are two for each device, six of them for nobody."""
     study = make_study()
     data, model = study.data(1), study.model(view)
-    encoder = fresh(model, data.of_view(view).example()[view], seed=9)["encoder"]
+    encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)[:20]
     runs = [Run(rows, repeat, encoder if frozen else None) for repeat in range(10)]
     programs, kinds, plain = [], set(), finetune_module._train
@@ -147,7 +147,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkey
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
 def test_an_evaluation_has_everybody_once_in_batches_of_one_size(count):
     lengths = np.random.default_rng(0).integers(60, 1500, count)
-    places = dealt(lengths)
+    places = balanced_batches(lengths)
     assert sorted(places[places >= 0]) == list(range(count))
     assert (places >= 0).sum(axis=1).min() >= places.shape[1] - 1
     layout = Layout(groups=1)

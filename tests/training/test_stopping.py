@@ -9,7 +9,7 @@ def test_patience_counts_epochs_since_the_best_and_nan_never_is():
     states = []
     state = Patience()
     for value in (3.0, 2.0, 2.0, NAN, 2.5, 1.0):
-        state = state.seen(value)
+        state = state.update(value)
         states.append((state.best, state.since))
     assert states == [(3.0, 0), (2.0, 0), (2.0, 1), (2.0, 2), (2.0, 3), (1.0, 0)]
 
@@ -18,7 +18,7 @@ def test_learning_rate_falls_on_the_fifth_stalled_epoch_and_every_five_after():
     """ "After every 5 epochs with no improvement": epochs 6, 11, 16 when epoch 1 was the best."""
     state, scales = Plateau(), []
     for value in [0.5] + [0.6] * 15:
-        state = state.seen(value, factor=0.9, patience=5)
+        state = state.update(value, factor=0.9, patience=5)
         scales.append(round(state.scale, 6))
     assert scales == [1.0] * 5 + [0.9] * 5 + [0.81] * 5 + [0.729]
 
@@ -26,7 +26,7 @@ def test_learning_rate_falls_on_the_fifth_stalled_epoch_and_every_five_after():
 def test_an_improvement_starts_the_count_anew_and_keeps_the_scale():
     state = Plateau()
     for value in (0.5, 0.6, 0.6, 0.4, 0.4, 0.4):
-        state = state.seen(value, factor=0.5, patience=3)
+        state = state.update(value, factor=0.5, patience=3)
     assert state == Plateau(best=0.4, since=2, scale=1.0)
 
 
@@ -34,5 +34,5 @@ def test_a_flat_uar_decays_the_rate():
     """The trap of optax.contrib.reduce_on_plateau fed with -UAR: it never fires."""
     state = Plateau()
     for _ in range(12):
-        state = state.seen(1 - 0.25, factor=0.9, patience=5)
+        state = state.update(1 - 0.25, factor=0.9, patience=5)
     assert round(state.scale, 6) == 0.81

@@ -199,9 +199,9 @@ class SpeechModelView(View):
             found[row] = np.ascontiguousarray(states[place, :t])
 
     def encoder(self, config: Encoders) -> nn.Module:
-        from pcl_jax.models.encoders import Wav2Vec2Encoder
+        from pcl_jax.models.encoders import HiddenStatesEncoder
 
-        return Wav2Vec2Encoder(dropout=config.dropout, initial=config.init)
+        return HiddenStatesEncoder(dropout=config.dropout, initial=config.init)
 
 
 def bucket(samples: int) -> int:
