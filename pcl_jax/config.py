@@ -6,8 +6,12 @@ authors' public code; otherwise our choice, argued in PAPER.md under the same na
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+TRAINING_VERSION = 1
+"""Version of all algorithms that train or test; part of the identity of every run. Raise it with any change
+of a default below, or of the code, that changes a result."""
 
 SubsetName = Literal["all", "target", "out_of_distribution"]
 """Of a corpus: every utterance, those with a class, the others."""
@@ -169,6 +173,22 @@ def authors() -> Settings:
         encoders=Encoders(spectral_pool="flatten", init="torch"),
         pretraining=Pretraining(plateau_factor=0.5),
     )
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings record that differ from their defaults, nested records likewise.
+
+    Identities are made of this, so that a new field with its default changes none.
+
+    >>> changed(Settings(pretraining=Pretraining(temperature=0.1)))
+    {'pretraining': {'temperature': 0.1}}
+    """
+    defaults, found = type(settings)(), {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if value != getattr(defaults, item.name):
+            found[item.name] = changed(value) if is_dataclass(value) else value
+    return found
 
 
 def digest(*parts: object) -> str:
