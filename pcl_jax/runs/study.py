@@ -22,6 +22,7 @@ from pcl_jax.data.normalise import Normalisation
 from pcl_jax.devices import broadcast_from_first, device_memory, mesh
 from pcl_jax.features.extract import Extraction
 from pcl_jax.features.store import Store
+from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.runs import records
@@ -125,8 +126,7 @@ class Study:
         }
         full_length = None
         if self.settings.encoders.spectral_pool == "flatten":
-            mel = self.settings.mel
-            full_length = 1 + round(mel.clip.duration_s * mel.sampling_rate) // mel.hop
+            full_length = max(view.full_frames or 0 for view in self.views.values()) or None
 
         @lru_cache(maxsize=1)
         def load(fold: int, beside: tuple[ExtraCorpus, ...]) -> FoldData:
@@ -191,14 +191,15 @@ class Study:
     def networks(self) -> PretrainingNetworks:
         """What pre-training trains."""
         encoders = self.settings.encoders
-        views = tuple((name, view.encoder(encoders)) for name, view in self.views.items())
+        views = tuple((name, ENCODERS[view.kind](view, encoders)) for name, view in self.views.items())
         return PretrainingNetworks(views, ProjectionHead(initial=encoders.init))
 
     def model(self, view: str) -> ClassifierNetwork:
         """What fine-tuning trains."""
         encoders = self.settings.encoders
         classifier = Classifier(len(self.corpus.classes), initial=encoders.init)
-        return ClassifierNetwork(view, self.views[view].encoder(encoders), classifier)
+        encoder = ENCODERS[self.views[view].kind](self.views[view], encoders)
+        return ClassifierNetwork(view, encoder, classifier)
 
     def about(self, fold: int, views: Iterable[str]) -> dict[str, Any]:
         """What encoders of these views are about: a checkpoint of anything else is refused."""
