@@ -58,6 +58,7 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     import jax
 
     from pcl_jax.data.ragged import pack
+    from pcl_jax.models.encoders import ENCODERS
     from pcl_jax.models.heads import Classifier, ProjectionHead
     from pcl_jax.training.optimiser import count_parameters
 
@@ -65,7 +66,11 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 15 * 16_000).astype(np.float32)
     (features,) = view.features([noise])
     batch = features[None] if features.ndim == 1 else pack([features])
-    networks = [view.encoder(config), ProjectionHead(initial=config.init), Classifier(classes, config.init)]
+    networks = [
+        ENCODERS[view.kind](view, config),
+        ProjectionHead(initial=config.init),
+        Classifier(classes, config.init),
+    ]
     counts, x = [], batch
     for network in networks:
         result, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)

@@ -174,7 +174,7 @@ def _estimate(
     """Seconds, by utterances of short to long duration, whose features are thrown away."""
     by_duration = sorted(todo, key=lambda u: u.duration_s)
     sample = [by_duration[(2 * i + 1) * len(todo) // (2 * SAMPLES)] for i in range(SAMPLES)]
-    wanted = [view for view in views if missing[view.name] and view.given(sample[0]) is None]
+    wanted = [view for view in views if missing[view.name] and view.precomputed(sample[0]) is None]
     here = tuple(view for view in wanted if view.device_batch is None)
     tasks = [Task(utterance, here, _read_s(wanted)) for utterance in sample]
     compute(tasks[0])  # loads what the views need
@@ -230,7 +230,7 @@ def _compute(
         wanted = []
         for view in views:
             if utterance.id in missing[view.name]:
-                if (values := view.given(utterance)) is None:
+                if (values := view.precomputed(utterance)) is None:
                     wanted.append(view)
                 else:
                     sinks[view.name].add(utterance.id, values)

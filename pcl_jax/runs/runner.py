@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from pcl_jax.config import Settings
@@ -26,7 +27,7 @@ from pcl_jax.data.load import ExtraCorpus, FoldLoader
 from pcl_jax.devices import barrier, mesh, preemption_requested
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.features.store import Store
-from pcl_jax.models.encoders import build_encoder
+from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.runs import checkpoint, pretraining, records
@@ -98,8 +99,11 @@ class Runner:
 
     def network(self, view: str, settings: Settings) -> ClassifierNetwork:
         """Return the network that fine-tuning trains."""
-        encoder = build_encoder(self.views[view], settings.encoders)
-        return ClassifierNetwork(view, encoder, Classifier(len(self.corpus.classes), settings.encoders.init))
+        classifier = Classifier(len(self.corpus.classes), settings.encoders.init)
+        return ClassifierNetwork(view, self._encoder(view, settings), classifier)
+
+    def _encoder(self, view: str, settings: Settings) -> nn.Module:
+        return ENCODERS[self.views[view].kind](self.views[view], settings.encoders)
 
     def labelled(self, spec: Scored) -> tuple[Utterance, ...]:
         """Return the labelled training utterances of a run: the same for every method and view."""
@@ -141,9 +145,7 @@ class Runner:
 
     def _pretrain(self, spec: Pretrain, folder: Path, watch: Watch | None) -> None:
         data, options = self.data(spec), spec.settings.pretraining
-        encoders = tuple(
-            (view, build_encoder(self.views[view], spec.settings.encoders)) for view in spec.views
-        )
+        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
         networks = PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
         card = self.card(spec) | {
             "skipped": dict(self.skipped),

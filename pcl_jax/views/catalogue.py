@@ -10,7 +10,7 @@ from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, family_of
 from pcl_jax.views.speech_models.model import UNTRAINED, Family
 from pcl_jax.views.speech_models.view import SpeechModelView
-from pcl_jax.views.table import ImportedView
+from pcl_jax.views.table import TableView
 from pcl_jax.views.view import View
 
 
@@ -74,7 +74,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     for name, _ in imported:
         if name in known:
             raise ValueError(f"{name!r} is a view already: give the table another name in --views")
-    known = known | {name: ImportedView(name, Path(table)) for name, table in imported}
+    known = known | {name: TableView(name, Path(table)) for name, table in imported}
     names = [name.split("=", 1)[0] for name in names]
     for name in names:
         if name not in known:

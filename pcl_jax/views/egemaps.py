@@ -12,8 +12,8 @@ from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
-from pcl_jax.config import Egemaps, Encoders
-from pcl_jax.views.view import View
+from pcl_jax.config import Egemaps
+from pcl_jax.views.view import Kind, View
 
 
 @cache
@@ -69,6 +69,10 @@ class EgemapsView(View):
     def name(self) -> str:
         return "egemaps"
 
+    @property
+    def kind(self) -> Kind:
+        return "vector"
+
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
@@ -77,8 +81,3 @@ class EgemapsView(View):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [functionals(waveform, self.config) for waveform in waveforms]
-
-    def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.models.encoders import FunctionalsEncoder  # workers compute features without loading jax
-
-        return FunctionalsEncoder(initial=config.init)

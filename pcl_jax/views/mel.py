@@ -10,8 +10,8 @@ from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
-from pcl_jax.config import Encoders, Mel
-from pcl_jax.views.view import View
+from pcl_jax.config import Mel
+from pcl_jax.views.view import Kind, View
 
 
 def kept_frames(samples: int, mel: Mel) -> int:
@@ -85,6 +85,15 @@ class MelView(View):
     def name(self) -> str:
         return "mel"
 
+    @property
+    def kind(self) -> Kind:
+        return "frames"
+
+    @property
+    def full_frames(self) -> int:
+        clip = self.config.clip
+        return 1 + round(clip.duration_s * self.config.sampling_rate) // self.config.hop
+
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
@@ -94,14 +103,3 @@ class MelView(View):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [mel_spectrogram(waveform, self.config) for waveform in waveforms]
-
-    def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.models.encoders import SpectrogramEncoder  # workers compute features without loading jax
-
-        return SpectrogramEncoder(
-            dropout=config.dropout,
-            pool=config.spectral_pool,
-            flatten_frames=1
-            + round(self.config.clip.duration_s * self.config.sampling_rate) // self.config.hop,
-            initial=config.init,
-        )

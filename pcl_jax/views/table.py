@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from pcl_jax.config import Encoders
 from pcl_jax.corpora.table import seconds
 from pcl_jax.corpora.utterance import Utterance
-from pcl_jax.views.view import View
+from pcl_jax.views.view import Kind, View
 
 INDEX = ("id", "file", "start", "end")
 """Columns that say which utterance a row is of; every other column of numbers is a feature."""
@@ -23,7 +22,7 @@ Segment = tuple[tuple[str, ...], int, int | None]
 
 
 @dataclass(frozen=True)
-class ImportedView(View):
+class TableView(View):
     """Rows of a CSV or Parquet table, as `pcl features export` and audformat write them; `[d]` each.
 
     A row is found by its `id`, or by `file` (a path, or the end of one), `start` and `end`: seconds or times;
@@ -41,6 +40,10 @@ class ImportedView(View):
     @property
     def name(self) -> str:
         return self.label
+
+    @property
+    def kind(self) -> Kind:
+        return "vector"
 
     @cached_property
     def _columns(self) -> pa.Table:
@@ -102,7 +105,7 @@ class ImportedView(View):
     def size(self, duration_s: float) -> int:
         return 4 * self._values.shape[1]
 
-    def given(self, utterance: Utterance) -> np.ndarray:
+    def precomputed(self, utterance: Utterance) -> np.ndarray:
         row = next((self._rows[key] for key in _keys(utterance) if key in self._rows), None)
         if row is None:
             raise ValueError(f"{self.table} has no row for the utterance {utterance.id} ({utterance.path})")
@@ -115,11 +118,6 @@ class ImportedView(View):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise ValueError(f"the features of {self.name} are given, not computed")
-
-    def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.models.encoders import FunctionalsEncoder  # workers compute features without loading jax
-
-        return FunctionalsEncoder(initial=config.init)
 
 
 def _keys(utterance: Utterance) -> list[str | Segment]:

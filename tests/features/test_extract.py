@@ -25,7 +25,7 @@ from pcl_jax.features.store import StoreError
 from pcl_jax.features.workers import WorkerError
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.mel import MelView
-from pcl_jax.views.view import View
+from pcl_jax.views.view import Kind, View
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Ends(View):
 
     count: int = 2
     name: str = "ends"
+    kind: Kind = "frames"
 
     def describe(self):
         return {"dtype": "float32", "count": self.count}
@@ -43,9 +44,6 @@ class Ends(View):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.stack([w[: self.count], w[-self.count :]]) for w in waveforms]
-
-    def encoder(self, config):
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

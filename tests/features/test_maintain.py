@@ -15,7 +15,7 @@ from pcl_jax.features.export import export
 from pcl_jax.features.extract import extract
 from pcl_jax.features.store import StoreError
 from pcl_jax.runs.checkpoint import save_arrays
-from pcl_jax.views.table import ImportedView
+from pcl_jax.views.table import TableView
 from tests.features.test_extract import Ends, corpus_of, sound
 
 DESCRIBE = {"dtype": "float32"}
@@ -129,7 +129,7 @@ def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_pat
         ]
     assert times == [(0.0, None), (0.25, 0.75), (0.75, None)]
     assert [row["file"] for row in table] == [str(u.path) for u in corpus.utterances]
-    view = ImportedView("mine", to)
+    view = TableView("mine", to)
     result = extract(corpus, [view], tmp_path / "f")
     for utterance in corpus.utterances:
         expected = there[utterance.id][:, -1].astype(np.float32).mean(axis=0)
@@ -163,13 +163,13 @@ def test_rows_are_found_by_the_end_of_a_path_and_times_however_written(segments,
         "a.wav,,,x,1,2\n"
         "b.wav,0.25,0.75,x,3,4\n"
     )
-    found = extract(corpus, [ImportedView("mine", table)], tmp_path / "f").stores["mine"]
+    found = extract(corpus, [TableView("mine", table)], tmp_path / "f").stores["mine"]
     assert {id: values.tolist() for id, values in found.items()} == {
         "x": [1, 2], "y,\"'ü": [3, 4], "z": [5, 6.5],
     }  # fmt: skip
     assert (
-        ImportedView("mine", table).describe()
-        != ImportedView("mine", write(tmp_path, "file,f\na.wav,1\n")).describe()
+        TableView("mine", table).describe()
+        != TableView("mine", write(tmp_path, "file,f\na.wav,1\n")).describe()
     )
 
 
@@ -190,7 +190,7 @@ def write(folder, text: str):
 )
 def test_a_table_that_does_not_fit_is_one_clear_error(segments, tmp_path, text, says):
     with pytest.raises(ValueError, match=says):
-        extract(segments[0], [ImportedView("mine", write(tmp_path, text))], tmp_path / "f")
+        extract(segments[0], [TableView("mine", write(tmp_path, text))], tmp_path / "f")
 
 
 def test_a_row_that_would_serve_two_utterances_is_an_error(tmp_path):
@@ -200,11 +200,11 @@ def test_a_row_that_would_serve_two_utterances_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"row 1 of .* is as much of the utterance a as of b"):
         extract(
             Corpus("c", utterances, {}),
-            [ImportedView("m", write(tmp_path, "file,f\n1.wav,1\n"))],
+            [TableView("m", write(tmp_path, "file,f\n1.wav,1\n"))],
             tmp_path / "f",
         )
 
 
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"there is no table .*none\.csv"):
-        ImportedView("m", tmp_path / "none.csv").describe()
+        TableView("m", tmp_path / "none.csv").describe()

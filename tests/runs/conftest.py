@@ -13,7 +13,7 @@ from pcl_jax import config
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.devices import mesh
 from pcl_jax.features import store
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder
+from pcl_jax.models.encoders import ENCODERS, FunctionalsEncoder, SpectrogramEncoder
 from pcl_jax.runs.study import Study
 
 CLASSES = ("neutral", "angry", "sad", "happy")
@@ -33,6 +33,8 @@ class FakeView:
     device_batch: None = None
     longest_s: None = None
     frozen_parameters: int = 0
+    full_frames: int | None = None
+    kind: str = "fake"
 
     @property
     def title(self) -> str:
@@ -44,14 +46,14 @@ class FakeView:
     def size(self, duration_s: float) -> int:
         return 0
 
-    def given(self, utterance: Utterance) -> None:
+    def precomputed(self, utterance: Utterance) -> None:
         return None
 
     def features(self, waveforms):
         raise AssertionError("nothing is extracted in these tests")
 
-    def encoder(self, config: config.Encoders) -> Any:
-        return self.encoder_of()
+
+ENCODERS["fake"] = lambda view, _: view.encoder_of()  # small networks, which are quickly compiled
 
 
 def mel_like(rng: np.random.Generator, emotion: int) -> np.ndarray:

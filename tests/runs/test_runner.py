@@ -440,10 +440,11 @@ def test_an_encoder_that_flattens_takes_batches_that_are_not_full(make_study):
     flat = partial(SpectrogramEncoder, channels=(4, 4, 8), pool="flatten", flatten_frames=41)
     settings = replace(
         SETTINGS,
-        mel=config.Mel(clip=config.Clip(duration_s=0.4)),
         encoders=config.Encoders(spectral_pool="flatten"),
     )
-    study = make_study(views=(replace(VIEWS[0], encoder_of=flat), VIEWS[1]), settings=settings)
+    study = make_study(
+        views=(replace(VIEWS[0], encoder_of=flat, full_frames=41), VIEWS[1]), settings=settings
+    )
     encoders = pretrain(study, 1)
     vectors = representations(study, 1, "mel", "pretrained", encoders)
     params, _ = load_encoder(encoders, "mel")

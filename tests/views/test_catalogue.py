@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from flax import linen as nn
 
-from pcl_jax.config import Clip, Mel, SpeechModels
+from pcl_jax.config import Clip, Encoders, Mel, SpeechModels
+from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.views.catalogue import catalogue, choose
+from pcl_jax.views.mel import MelView
 
 
 def folder(tmp_path, family: str, name: str = "") -> str:
@@ -25,6 +28,20 @@ def test_every_view_has_its_own_name_and_the_parameters_given():
     assert views["mel"].describe()["bands"] == 80
     assert views["whisper"].describe()["clip"]["pad"] is False
     assert [view.normalised for view in views.values()] == [True, True, False, False, False]
+
+
+def test_the_kind_of_every_view_has_an_encoder():
+    for view in catalogue(checkpoints=["untrained"]).values():
+        assert isinstance(ENCODERS[view.kind](view, Encoders()), nn.Module)
+
+
+def test_flattening_needs_a_view_that_cuts_utterances_to_a_full_clip():
+    class Endless(MelView):
+        full_frames = None
+
+    assert ENCODERS["frames"](Endless(), Encoders()).pool == "mean"
+    with pytest.raises(ValueError, match="the view mel has no full clip to flatten"):
+        ENCODERS["frames"](Endless(), Encoders(spectral_pool="flatten"))
 
 
 def test_each_checkpoint_serves_its_own_family_and_untrained_the_rest(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from pcl_jax.config import Clip, Encoders, SpeechModels
 from pcl_jax.data.ragged import pack
+from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.views.speech_models import hidden_states, load
 from pcl_jax.views.speech_models.model import untrained
 from pcl_jax.views.speech_models.view import SpeechModelView, bucket
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_another_family_is_refused(monkeypatch):
 
 def test_the_encoder_reads_the_features():
     view = stand_in("wav2vec2", BARE)
-    encoder = view.encoder(Encoders())
+    encoder = ENCODERS[view.kind](view, Encoders())
     batch = pack(view.features(waveforms(9_001, 9_001)))
     out, variables = encoder.init_with_output(jax.random.key(0), batch)
     assert out.shape == (2, 128)

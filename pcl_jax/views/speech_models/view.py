@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Float, Float16, Int
 
 from pcl_jax import audio
 from pcl_jax.arrays import Array
-from pcl_jax.config import Encoders, SpeechModels
+from pcl_jax.config import SpeechModels
 from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, find_files, load
 from pcl_jax.views.speech_models.model import (
     UNTRAINED,
@@ -30,7 +29,7 @@ from pcl_jax.views.speech_models.model import (
     hidden_states,
     untrained,
 )
-from pcl_jax.views.view import View
+from pcl_jax.views.view import Kind, View
 
 BUCKETS_PER_OCTAVE = 8
 SHORTEST_BUCKET = 8_000
@@ -63,6 +62,10 @@ class SpeechModelView(View):
     @property
     def name(self) -> str:
         return self.family
+
+    @property
+    def kind(self) -> Kind:
+        return "states"
 
     @property
     def normalised(self) -> bool:
@@ -197,11 +200,6 @@ class SpeechModelView(View):
         for place, row in enumerate(batch.rows):
             t = self.model.architecture.frames(int(batch.lengths[place]))
             found[row] = np.ascontiguousarray(states[place, :t])
-
-    def encoder(self, config: Encoders) -> nn.Module:
-        from pcl_jax.models.encoders import HiddenStatesEncoder
-
-        return HiddenStatesEncoder(dropout=config.dropout, initial=config.init)
 
 
 def bucket(samples: int) -> int:
