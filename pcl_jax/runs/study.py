@@ -6,7 +6,7 @@ the same question asked again finds its answer. `pcl_jax.runs.runner` does the r
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,9 @@ from pcl_jax.config import Pretraining, Settings, digest
 from pcl_jax.corpora.folds import Fold, labelled_subset, leave_one_session_out
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.fold import FoldData
-from pcl_jax.data.load import ExtraCorpus
-from pcl_jax.data.load import load as load_fold
+from pcl_jax.data.load import ExtraCorpus, FoldLoader
 from pcl_jax.data.normalise import Normalisation
-from pcl_jax.devices import broadcast_from_first, device_memory, mesh
+from pcl_jax.devices import mesh
 from pcl_jax.features.extract import Extraction
 from pcl_jax.features.store import Store
 from pcl_jax.models.heads import Classifier, ProjectionHead
@@ -127,21 +126,11 @@ class Study:
         if self.settings.encoders.spectral_pool == "flatten":
             mel = self.settings.mel
             full_length = 1 + round(mel.clip.duration_s * mel.sampling_rate) // mel.hop
-
-        @lru_cache(maxsize=1)
-        def load(fold: int, beside: tuple[ExtraCorpus, ...]) -> FoldData:
-            return load_fold(
-                self.corpus,
-                self.folds[fold],
-                self.stores,
-                normalise=normalise,
-                mesh=self.mesh,
-                full_length=full_length,
-                room=self.resident * 2**20 * broadcast_from_first(device_memory(self.mesh) // 2**20),
-                beside=beside,
-            )
-
-        return load
+        loader = FoldLoader(self.corpus, self.folds, self.stores, self.mesh, self.resident)
+        views = tuple(self.stores)
+        return lambda fold, beside: loader.load(
+            fold, views, normalise=normalise, full_length=full_length, extra_corpora=beside
+        )
 
     def pretraining_with(self, **changes: Any) -> "Study":
         """The same study with other settings of pre-training; the features, which stay, are shared."""

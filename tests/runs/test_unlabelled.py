@@ -36,9 +36,9 @@ def test_other_corpora_change_no_row_of_the_fold_and_are_scaled_by_themselves(ma
     together = study.pretraining_beside([other()])
     alone, data = study.data(1), together.pretraining_data(1)
     assert np.array_equal(alone.every_row, data.every_row)
-    assert len(data.beside) == 30
-    assert not len(alone.beside)
-    assert (data.labels[data.beside] == -1).all()
+    assert len(data.extra) == 30
+    assert not len(alone.extra)
+    assert (data.labels[data.extra] == -1).all()
     for view, packed in alone.features.items():
         count = len(packed.values)
         assert np.array_equal(packed.values, data.features[view].values[:count])
@@ -49,7 +49,7 @@ def test_other_corpora_change_no_row_of_the_fold_and_are_scaled_by_themselves(ma
     # Row by row: an utterance of the other corpus has its own features in every view.
     mel = data.features["mel"]
     store = together.beside[0].stores["mel"]
-    for row, u in zip(data.beside, together.beside[0].corpus.utterances, strict=True):
+    for row, u in zip(data.extra, together.beside[0].corpus.utterances, strict=True):
         assert data.ids[row] == f"other: {u.id}"
         assert mel.lengths[row] == len(store[u.id])
 
