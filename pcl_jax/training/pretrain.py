@@ -151,7 +151,7 @@ def beginning(data: FoldData, networks: PretrainingNetworks, *, seed: int, mesh:
 
 def unlabelled(data: FoldData, config: Pretraining, *, seed: int) -> Int[np.ndarray, " n"]:
     """The rows that pre-training sees: of the fold's training sessions, and all of the other corpora."""
-    rows = np.concatenate([data.choose_subset(data.train, config.subset), data.beside])
+    rows = np.concatenate([data.choose_subset(data.train, config.subset), data.extra])
     if config.utterances is not None and config.utterances < len(rows):
         chosen = seeded(seed, "unlabelled", data.fold.test_session).permutation(len(rows))
         rows = rows[np.sort(chosen[: config.utterances])]
