@@ -186,8 +186,11 @@ def changed(settings: Any) -> dict[str, Any]:
     defaults, found = type(settings)(), {}
     for item in fields(settings):
         value = getattr(settings, item.name)
-        if value != getattr(defaults, item.name):
-            found[item.name] = changed(value) if is_dataclass(value) else value
+        if is_dataclass(value):
+            if nested := changed(value):
+                found[item.name] = nested
+        elif value != getattr(defaults, item.name):
+            found[item.name] = value
     return found
 
 

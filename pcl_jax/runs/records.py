@@ -86,7 +86,7 @@ class Record:
     best_epoch: int = 0
     seconds: float
     protocol: str
-    """Digest that runs share which can stand in one table (`protocol.Protocol.comparable`)."""
+    """Digest of the data and of the version (`protocol.Protocol.data`)."""
     config_digest: str
     """Identity of the run: digest of everything that decides its outcome (`protocol.Protocol`)."""
     settings: Mapping[str, Any]

@@ -10,6 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,13 +88,16 @@ class Runner:
 
     def data(self, spec: Spec) -> FoldData:
         """Load the features that a run reads."""
-        settings = spec.settings
+        names, settings = views_of(spec), spec.settings
+        full_length = None
+        if settings.encoders.spectral_pool == "flatten":
+            full_length = max(self.views[name].full_frames or 0 for name in names) or None
         extra = spec.extra_corpora if isinstance(spec, Pretrain) else ()
         return self.loader.load(
             spec.fold,
-            views_of(spec),
-            normalise=settings.normalise,
-            flatten=settings.encoders.spectral_pool == "flatten",
+            names,
+            normalise={name: settings.normalise for name in names if self.views[name].normalised},
+            full_length=full_length,
             extra_corpora=[self.extra_corpora[name] for name in extra],
         )
 
@@ -247,8 +251,10 @@ class Runner:
                 wait_for_others()
             remaining = busy
 
-    def _claim(self, specs: Sequence[Any]):
-        """Claim runs for this process; of several processes that train as one, for all of them."""
+    def _claim(self, specs: Sequence[Any]) -> AbstractContextManager[list[Any]]:
+        """Claim runs; of several processes that train as one, the first claims for all, and waits."""
+        if jax.process_index() > 0:
+            return nullcontext(list(specs))
         return self.ledger.claim(specs, wait=jax.process_count() > 1)
 
     def _groups(self, specs: Iterable[Scored]) -> Iterator[list[Any]]:
@@ -420,7 +426,7 @@ class Runner:
                 "skipped": len(self.skipped),
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
-                "protocol": self.protocol.comparable(spec.settings),
+                "protocol": self.protocol.data,
                 "versions": records.versions(),
                 "device": records.device(),
                 "config_digest": self.protocol.identity(spec),

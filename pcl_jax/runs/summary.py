@@ -1,5 +1,6 @@
 """Records -> the numbers of a table: means over folds, intervals over repeats, gains and their tests."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,6 +59,41 @@ def _number(text: str) -> float:
 def views(rows: Iterable[Row]) -> list[str]:
     """The different titles, sorted."""
     return sorted({row["title"] for row in rows})
+
+
+VARIED = ("temperature", "subset", "utterances")
+"""Settings of pre-training that experiments vary within one section."""
+
+
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group rows that can stand in one table: same data, seed and settings.
+
+    A record holds only the settings that its run uses, so that a row belongs to every section whose settings
+    agree with its own: a probe of raw features stands beside all networks with its normalisation, a
+    supervised network beside all pre-trainings. Only the `VARIED` settings may differ within a section.
+    """
+    data: dict[tuple, list[Row]] = {}
+    for row in rows:
+        data.setdefault((row["corpus"], row["protocol"], row["seed"]), []).append(row)
+    found = []
+    for _, group in sorted(data.items()):
+        settings = [_section_settings(row) for row in group]
+        whole = [s for s in settings if not any(_agrees(s, other) and s != other for other in settings)]
+        for wanted in {json.dumps(s, sort_keys=True): s for s in whole}.values():
+            found.append([row for row, s in zip(group, settings, strict=True) if _agrees(s, wanted)])
+    return found
+
+
+def _section_settings(row: Row) -> dict[str, Any]:
+    settings = dict(row.get("settings", {}))
+    if pretraining := settings.get("pretraining"):
+        settings["pretraining"] = {k: v for k, v in pretraining.items() if k not in VARIED}
+    return settings
+
+
+def _agrees(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether all settings that a row has are those of a section."""
+    return all(name in whole and whole[name] == value for name, value in part.items())
 
 
 def per_repeat(rows: Iterable[Row], folds: set[int], score: str = "uar") -> dict[int, float]:
