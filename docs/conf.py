@@ -1,7 +1,12 @@
 """Sphinx configuration: Markdown pages, and an API reference made from the docstrings (`make docs`)."""
 
+import ast
+import inspect
 import re
+import textwrap
 from importlib.metadata import version as installed
+
+from docutils import nodes
 
 project = "pcl_jax"
 author = "The pcl_jax authors"
@@ -23,6 +28,7 @@ html_css_files = ["tables.css"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
+highlight_language = "text"
 default_role = "code"  # `name` in a docstring, as in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -32,7 +38,7 @@ python_maximum_signature_line_length = 88
 
 
 def to_rest(app, what, name, obj, options, lines):
-    """Turn the docstrings' dollar formulas into the roles and directives of reStructuredText."""
+    """Turn the docstrings' dollar formulas and return values into what napoleon and docutils read."""
     text = "\n".join(lines)
 
     def display(match):
@@ -42,9 +48,52 @@ def to_rest(app, what, name, obj, options, lines):
 
     text = re.sub(r"(?m)^([ ]*)\$\$(.+?)\$\$[ ]*$", display, text, flags=re.DOTALL)
     text = re.sub(r"(?<![\\$\w`])\$([^$\n]+(?:\n[^$\n]+)?)\$(?![\w`])", r":math:`\1`", text)
+    if what == "module":  # a map of the package in columns stays as it is written
+        text = "\n\n".join(
+            "::\n\n" + textwrap.indent(textwrap.dedent(block), "    ")
+            if re.search(r"\S {2,}\S", block)
+            else block
+            for block in text.split("\n\n")
+        )
+    # Napoleon takes what stands before a colon for a type; a leading colon says that there is none.
+    text = re.sub(r"(?m)^( *(?:Returns|Yields):\n +)(?=\S)", r"\1: ", text)
+    if what in ("attribute", "data", "property"):
+        text = f": {text}"
     lines[:] = text.split("\n")
 
 
+def as_written(app, what, name, obj, options, signature, returns):
+    """Return the signature of a function as its source has it: `views: Views`, not all that `Views` is."""
+    if inspect.isclass(obj):
+        try:
+            parameters = inspect.signature(obj).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        if len(parameters) > 6:  # a record, whose fields are listed below it
+            return "", None
+        untyped = [parameter.replace(annotation=parameter.empty) for parameter in parameters]
+        return str(inspect.Signature(untyped)), None
+    try:
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(obj)))).body
+    except (TypeError, OSError, SyntaxError, ValueError):
+        return None
+    if not isinstance(function, ast.FunctionDef):
+        return None
+    arguments = function.args
+    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+        del arguments.args[0]
+    return f"({ast.unparse(arguments)})", function.returns and ast.unparse(function.returns)
+
+
+def mark_numbers(app, doctree):
+    """Give tables whose cells are all short, as numbers are, the class `numbers` (see tables.css)."""
+    for table in doctree.findall(nodes.table):
+        if max(len(entry.astext()) for entry in table.findall(nodes.entry)) <= 32:
+            table["classes"].append("numbers")
+
+
 def setup(app):
-    """Register the conversion before napoleon's, which has priority 500."""
+    """Register the hooks; napoleon, which reads the docstrings after `to_rest`, has priority 500."""
+    app.connect("doctree-read", mark_numbers)
     app.connect("autodoc-process-docstring", to_rest, priority=400)
+    app.connect("autodoc-process-signature", as_written)
