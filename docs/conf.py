@@ -30,6 +30,7 @@ myst_heading_anchors = 3
 
 highlight_language = "text"
 default_role = "code"  # `name` in a docstring, as in Markdown
+napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
