@@ -1,7 +1,7 @@
 """View "mel": waveform -> log-mel spectrogram `[t, 64]`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import librosa
@@ -65,7 +65,7 @@ def _clip(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, " clipped"]:
     so only its half window of zeros, and never the reflection behind them, enters a kept frame.
     """
     seen_s = (len(waveform) + mel.window - mel.window // 2) / mel.sampling_rate
-    return audio.clip(waveform, replace(mel.clip, duration_s=min(mel.clip.duration_s, seen_s)))
+    return audio.clip(waveform, min(mel.clip.duration_s, seen_s), pad=mel.clip.pad)
 
 
 @dataclass(frozen=True)
