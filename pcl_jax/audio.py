@@ -18,7 +18,6 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from pcl_jax.config import Clip
 from pcl_jax.corpora.utterance import Utterance
 
 Waveform: TypeAlias = Float32[np.ndarray, " samples"]
@@ -114,11 +113,11 @@ def read(utterance: Utterance | Path, *, sampling_rate: int = SAMPLING_RATE) -> 
     return np.clip(waveform, -1.0, 1.0)
 
 
-def clip(waveform: Waveform, clip: Clip) -> Float32[np.ndarray, " clipped"]:
-    """Trim to `clip.duration_s`, and zero-pad on the right to it if `clip.pad`."""
-    samples = round(clip.duration_s * SAMPLING_RATE)
+def clip(waveform: Waveform, duration_s: float, *, pad: bool) -> Float32[np.ndarray, " clipped"]:
+    """Trim to `duration_s`, and zero-pad on the right to it if `pad`."""
+    samples = round(duration_s * SAMPLING_RATE)
     waveform = waveform[:samples]
-    if clip.pad:
+    if pad:
         waveform = np.pad(waveform, (0, samples - len(waveform)))
     return waveform
 

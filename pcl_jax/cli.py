@@ -128,7 +128,7 @@ def choose_views(command: OnFeatures, views: Sequence[str]) -> "dict[str, View]"
     checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
-            known = catalogue(command.mel, command.egemaps, command.speech, checkpoints)
+            known = catalogue(command.view_settings, checkpoints)
             choice = choose(known, views, checkpoints)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -190,9 +190,6 @@ def open_study(command: OnDevices, views: Sequence[str], experiment: str = "") -
     chosen = choose_views(command, views)
     corpus = read_corpus(command)
     settings = config.Settings(
-        command.mel,
-        command.egemaps,
-        command.speech,
         command.normalise,
         command.encoders,
         getattr(command, "pretraining", config.Pretraining()),

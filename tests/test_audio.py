@@ -9,7 +9,6 @@ import soundfile
 
 from pcl_jax import audio
 from pcl_jax.audio import AudioError
-from pcl_jax.config import Clip
 from pcl_jax.corpora.utterance import Utterance
 
 
@@ -170,10 +169,10 @@ def test_digest_follows_content_and_segment_and_nothing_else(tmp_path):
 
 
 def test_clip_trims_and_pads_on_the_right():
-    assert audio.clip(noise(100), Clip(duration_s=50 / 16_000)).tolist() == noise(100)[:50].tolist()
-    padded = audio.clip(noise(100), Clip(duration_s=150 / 16_000))
+    assert audio.clip(noise(100), 50 / 16_000, pad=True).tolist() == noise(100)[:50].tolist()
+    padded = audio.clip(noise(100), 150 / 16_000, pad=True)
     assert padded.tolist() == [*noise(100).tolist(), *[0.0] * 50]
-    assert len(audio.clip(noise(100), Clip(duration_s=150 / 16_000, pad=False))) == 100
+    assert len(audio.clip(noise(100), 150 / 16_000, pad=False)) == 100
 
 
 @pytest.mark.corpora
