@@ -17,14 +17,14 @@ import soundfile
 
 from pcl_jax import audio
 from pcl_jax.audio import AudioErrors
-from pcl_jax.config import Clip, Egemaps, Mel
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.features import extract, store, workers
 from pcl_jax.features.extract import extract as run
 from pcl_jax.features.store import StoreError
 from pcl_jax.features.workers import WorkerError
-from pcl_jax.views.egemaps import EgemapsView
-from pcl_jax.views.mel import MelView
+from pcl_jax.views.clip import Clip
+from pcl_jax.views.egemaps import Egemaps, EgemapsView
+from pcl_jax.views.mel import Mel, MelView
 from pcl_jax.views.view import Kind, View
 
 
