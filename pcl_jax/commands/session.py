@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pcl_jax.features.store import Shard, Store
     from pcl_jax.runs.records import Row
     from pcl_jax.runs.runner import Runner
-    from pcl_jax.runs.spec import Pretrain, Spec
+    from pcl_jax.runs.spec import Pretrain, Scored
     from pcl_jax.views.view import View
 
 
@@ -212,7 +212,7 @@ def pretrain(runner: "Runner", spec: "Pretrain") -> Path:
 
 def run_plan(
     runner: "Runner",
-    specs: "Iterable[Spec]",
+    specs: "Iterable[Pretrain | Scored]",
     shard: "Shard" = (1, 1),
     finished: Callable[[str], None] = lambda _: None,
 ) -> "list[Row]":
@@ -233,9 +233,9 @@ def run_plan(
     specs = list(specs)
     groups = plan.groups(specs, shard)
     for group in groups:
-        if group.pretrains:
-            pretrain(runner, group.start)
-            finished(runner.ledger.name(group.start))
+        if group.pretraining:
+            pretrain(runner, group.pretraining)
+            finished(runner.ledger.name(group.pretraining))
         with terminal.bar(group.title(groups)) as progress:
             for number, row in enumerate(runner.run_all(group.runs), start=1):
                 progress(number, len(group.runs), terminal.task_line(row))

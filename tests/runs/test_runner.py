@@ -208,7 +208,7 @@ def test_a_plan_holds_every_run_once_and_all_methods_see_the_same_labels(make_ru
     assert len(specs) == 1 + 4 * 2 * 6 == len({runner.ledger.folder(spec) for spec in specs})
     assert runner.ledger.finished_records(specs) == []
     (group,) = plan.groups(specs)
-    assert group.pretrains
+    assert group.pretraining == start
     pretrain(runner, 1)
     rows = list(runner.run_all(group.runs))
     finished = runner.ledger.finished_records(specs)
