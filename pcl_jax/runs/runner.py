@@ -72,7 +72,7 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
     config, data = study.settings.pretraining, study.pretraining_data(fold)
     _write_card(study, folder, fold, data)
     with checkpoint.states(folder / "states") as states:
-        start = pretraining.beginning(data, study.networks(), seed=study.seed, mesh=study.mesh)
+        start = pretraining.initial_progress(data, study.networks(), seed=study.seed, mesh=study.mesh)
         progress = start = states.latest(start) or start
         history = _History(folder / "epochs.jsonl", upto=progress.epoch)
         saved_at, saved = time.monotonic(), progress.epoch
@@ -94,7 +94,7 @@ def pretrain(study: Study, fold: int, watch: Watch | None = None) -> Path:
             # Several processes have saved together, or not at all: they go on from the last state they share.
             if progress.epoch > saved and jax.process_count() == 1:
                 _save(states, history, progress)
-    seen = pretraining.unlabelled(data, config, seed=study.seed)
+    seen = pretraining.pretraining_rows(data, config, seed=study.seed)
     _finish(study, folder, fold, progress, history, seen)
     barrier("pretrained")
     return folder

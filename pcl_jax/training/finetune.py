@@ -27,7 +27,7 @@ from pcl_jax.evaluation.metrics import uar
 from pcl_jax.models.encoders import FunctionalsEncoder
 from pcl_jax.models.networks import ClassifierNetwork, Precomputed, encode, init
 from pcl_jax.rng import named_key
-from pcl_jax.training.epoch import epoch
+from pcl_jax.training.epoch import train_epoch
 from pcl_jax.training.optimiser import TrainState, apply_gradient, init_state
 from pcl_jax.training.represent import map_utterances, represent
 from pcl_jax.training.stopping import Patience, Plateau
@@ -78,7 +78,7 @@ def train_step(
     key: jax.Array,
     *,
     model: ClassifierNetwork,
-) -> tuple[TrainState, jax.Array]:
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """One Adam step on the mean cross-entropy of the utterances with a label >= 0, dropout on.
 
     `state.params | frozen` are all the parameters; those of `frozen` stay.
@@ -92,7 +92,7 @@ def train_step(
         return jnp.where(present, errors, 0).sum() / jnp.maximum(present.sum(), 1)
 
     value, gradient = jax.value_and_grad(loss)(state.params)
-    return apply_gradient(state, gradient, state.statistics, learning_rate), value
+    return apply_gradient(state, gradient, state.statistics, learning_rate), {"loss": value}
 
 
 def _logits(
@@ -220,12 +220,12 @@ class _RunProgress:
         self.plateau = self.plateau.update(
             error, factor=config.plateau_factor, patience=config.plateau_patience
         )
-        if better := self.patience.since == 0:
+        if better := self.patience.stalled == 0:
             self.best_epoch, self.validation = row["epoch"], predicted
         return better
 
     def over(self, config: Finetuning) -> bool:
-        return self.patience.since >= config.patience
+        return self.patience.stalled >= config.patience
 
 
 def finetune(
@@ -302,7 +302,7 @@ def finetune(
         rates = np.array([config.learning_rate * course.plateau.scale for course in courses], np.float32)
         shuffled = np.stack([run.rows[order(seed, number, len(run.rows), fold, run.repeat)] for run in runs])
         batches = training.data.batches(shuffled, config.batch, mesh, drop_last=False)
-        trained = epoch(
+        trained = train_epoch(
             _train, states, training.data, batches, scales, rates, keys, training.frozen, labels,
             model=training.model, mesh=mesh,
         )  # fmt: skip
@@ -313,7 +313,7 @@ def finetune(
         for i, course in enumerate(courses):
             if course.over(config):
                 continue  # trains on in vain until all have ended
-            loss = float(trained.loss[i])
+            loss = float(trained.metrics["loss"][i])
             if not np.isfinite(loss):
                 step = 1 + int(np.argmin(np.isfinite(trained.losses[:, i])))
                 raise FloatingPointError(
