@@ -49,6 +49,8 @@ class Pretraining:
     """Utterances per view; the last, smaller batch of an epoch is dropped [P, A]."""
     learning_rate: float = 1e-3
     """Adam [P]."""
+    objective: str = "pairwise"
+    """The loss: pairwise, Eq. (3) [P]; simclr or sigmoid (`pcl_jax.training.objectives`)."""
     temperature: float = 0.5
     """tau of Eq. (1) [P, section 4.1]."""
     patience: int = 30

@@ -51,7 +51,7 @@ from pcl_jax.runs.spec import (
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import probe as probing
 from pcl_jax.training import represent
-from pcl_jax.training.pretrain import unlabelled
+from pcl_jax.training.pretrain import pretraining_rows
 from pcl_jax.views.view import View
 
 Source = Literal["random", "pretrained", "supervised"]
@@ -163,7 +163,7 @@ class Runner:
                 data, networks, options, seed=self.protocol.seed, mesh=self.mesh, folder=folder, watch=watch
             )
         params = jax.device_get(progress.best.params)
-        count = len(unlabelled(data, options, seed=self.protocol.seed))
+        count = len(pretraining_rows(data, options, seed=self.protocol.seed))
         header = self.protocol.encoder_fingerprint(spec.fold, spec.views, spec.settings) | {
             "identity": self.protocol.identity(spec),
             "views": list(spec.views),
@@ -349,8 +349,9 @@ class Runner:
         }
         arrays = result.params | {"scale": result.scale._asdict()}
         if normaliser := data.normalisers.get(spec.view):
-            card |= {"normaliser": normaliser.how, "normaliser keys": normaliser.keys}
-            arrays |= {"normaliser": normaliser.to_arrays()}
+            statistics = normaliser.to_arrays()
+            card |= {name: statistics.pop(name).tolist() for name in ("how", "keys")}
+            arrays |= {"normaliser": statistics}
         checkpoint.save_arrays(folder / checkpoint.FINETUNED, jax.device_get(arrays), card)
         history = History(folder, last_epoch=0)
         history.rows.extend(result.history)

@@ -137,7 +137,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monke
     (program,) = programs
     assert plain._cache_size() == len(kinds)  # no second program where a first step finds its state elsewhere
     assert not re.findall("all-reduce|all-gather|all-to-all|collective", program.as_text())
-    of_loss = program.output_shardings[1]
+    of_loss = program.output_shardings[1]["loss"]
     assert of_loss.shard_shape((16,)) == (2,)
     assert len(eight) == 10
     for mine, theirs in zip(eight, one, strict=True):
