@@ -11,6 +11,10 @@ class CorpusError(ValueError):
     """A corpus cannot be read or used as asked. One line: what, which value, what to do."""
 
 
+class NotPossible(CorpusError):
+    """A run that this corpus is too small for, or has no classes for; other runs may be possible."""
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One segmented turn with at most one label."""

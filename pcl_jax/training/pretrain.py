@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 
 from pcl_jax.arrays import Array, Variables
 from pcl_jax.config import Pretraining
+from pcl_jax.corpora.utterance import NotPossible
 from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import Batch, FoldData
 from pcl_jax.devices import put, replicated
@@ -173,7 +174,7 @@ def pretrain(
     the same number of devices.
 
     Raises:
-        ValueError: fewer training utterances than a batch, or none to validate with.
+        NotPossible: fewer training utterances than a batch, or none to validate with.
         FloatingPointError: the loss is no longer finite.
     """
     train = unlabelled(data, config, seed=seed)
@@ -181,12 +182,14 @@ def pretrain(
     kinds = {"all": "", "target": " of target emotions", "out_of_distribution": " of other emotions"}
     kind = kinds[config.subset]
     if len(train) < config.batch:
-        raise ValueError(
+        raise NotPossible(
             f"the fold has {len(train)} training utterances{kind}, fewer than one batch of {config.batch}; "
             "choose a smaller --batch"
         )
     if not len(validation):
-        raise ValueError(f"the validation session of the fold has no utterance{kind}; choose other --targets")
+        raise NotPossible(
+            f"the validation session of the fold has no utterance{kind}; choose other --targets"
+        )
     key = named_key(seed, "dropout")
     options = {"networks": networks, "temperature": config.temperature}
     shuffled = seeded(seed, "validation").permutation(validation)
