@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from pcl_jax.arrays import Array, Variables
 from pcl_jax.config import Finetuning
+from pcl_jax.corpora.utterance import NotPossible
 from pcl_jax.data.batches import gather, order
 from pcl_jax.data.fold import FoldData
 from pcl_jax.data.ragged import Ragged
@@ -252,14 +253,14 @@ def finetune(
             unless `config.frozen_dropout` is off.
 
     Raises:
-        ValueError: no labelled utterance to train on, or to validate with.
+        NotPossible: no labelled utterance to train on, or to validate with.
         FloatingPointError: the loss is no longer finite.
     """
     data, fold = data.select_view(model.view), data.fold.test_session
     validation, test = data.labelled(data.validation), data.labelled(data.test)
     for name, some in (("training", runs[0].rows), ("validation", validation), ("test", test)):
         if not len(some):
-            raise ValueError(f"fold {fold} has no labelled {name} utterance; choose other --targets")
+            raise NotPossible(f"fold {fold} has no labelled {name} utterance; choose other --targets")
     example = data.example()[model.view]
     starts = fetch([init_params(model, example, fold, run.repeat, seed=seed) for run in runs])
     for params, run in zip(starts, runs, strict=True):
