@@ -242,7 +242,7 @@ def features(command: Features) -> int:
         case "verify":
             return _verify(command)
         case "gc":
-            unused = manage.unused(command.features, command.runs)
+            unused = manage.unused_stores(command.features, command.runs)
             for kept in unused:
                 terminal.out.print(f"{kept.folder} ({terminal.size(kept.bytes)})", highlight=False)
             total = terminal.size(sum(kept.bytes for kept in unused))

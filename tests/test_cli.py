@@ -231,7 +231,11 @@ def test_from_audio_to_records(capsys, tmp_path, emodb):
 def test_authors_preset_changes_defaults_and_flags_still_win():
     command = cli.parse(["pretrain", "--preset", "authors", "--encoders.init", "flax"])
     assert isinstance(command, cli.Pretrain)
-    assert (command.mel.log, command.normalise, command.encoders.spectral_pool) == (False, "none", "flatten")
+    assert (command.view_settings.mel.log, command.normalise, command.encoders.spectral_pool) == (
+        False,
+        "none",
+        "flatten",
+    )
     assert command.encoders.init == "flax"
     assert command.pretraining.plateau_factor == 0.5
 

@@ -1,4 +1,4 @@
-"""A view of features that were made elsewhere: a table with one vector per utterance."""
+"""View of features that were made elsewhere: a table with one vector per utterance."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

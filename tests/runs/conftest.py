@@ -15,6 +15,7 @@ from pcl_jax.devices import mesh
 from pcl_jax.features import store
 from pcl_jax.models.encoders import ENCODERS, FunctionalsEncoder, SpectrogramEncoder
 from pcl_jax.runs.study import Study
+from tests.features.parts import append
 
 CLASSES = ("neutral", "angry", "sad", "happy")
 SETTINGS = config.Settings(
@@ -120,7 +121,7 @@ def small_study(
             )
         place = folder / f"features-{runs}" / view.name
         if not place.is_dir():
-            store.append(place, view.name, view.describe(), rows)
+            append(place, view.name, view.describe(), rows)
         stores[view.name] = store.open(place)
     return Study(corpus, {v.name: v for v in views}, stores, settings, folder / runs, mesh(devices), seed)
 
