@@ -167,6 +167,17 @@ def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_pat
         np.testing.assert_allclose(result.stores["mine"][utterance.id], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_ids_that_look_like_numbers_come_back(tmp_path, suffix):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    assert corpus.utterances[0].id == "000"
+    stored = extract(corpus, [Ends()], tmp_path / "f").stores["ends"]
+    export(corpus, "ends", stored, tmp_path / f"t{suffix}")
+    found = extract(corpus, [TableView("mine", tmp_path / f"t{suffix}")], tmp_path / "f").stores["mine"]
+    for id in ("000", "001", "002"):
+        np.testing.assert_allclose(found[id], stored[id].mean(axis=0), rtol=1e-6)
+
+
 def test_a_folder_has_every_array_as_stored(segments, tmp_path):
     corpus, there = segments
     export(corpus, "states", there, tmp_path / "arrays")
@@ -213,7 +224,7 @@ def write(folder, text: str):
     ("text", "says"),
     [
         ("file,f\na.wav,1\n", r"no row for the utterance y"),
-        ("name,f\na.wav,1\n", "neither a column 'id' nor 'file'"),
+        ("name,f\na.wav,1\n", r"no column 'id' or 'file' .*it has 'name', 'f'"),
         ("file,label\na.wav,one\n", "no column of numbers"),
         ("file,f\na.wav,1\na.wav,2\n", r"several rows of 'a\.wav'"),
         ("", "cannot be read"),
@@ -228,7 +239,7 @@ def test_a_row_that_would_serve_two_utterances_is_an_error(tmp_path):
     for folder in "ab":
         sound(tmp_path / folder / "1.wav", 0)
     utterances = tuple(Utterance(f, tmp_path / f / "1.wav", 1, "s", None, 0.25) for f in "ab")
-    with pytest.raises(ValueError, match=r"row 1 of .* is as much of the utterance a as of b"):
+    with pytest.raises(ValueError, match=r"row 1 of .* fits the utterance a as well as b"):
         extract(
             Corpus("c", utterances, {}),
             [TableView("m", write(tmp_path, "file,f\n1.wav,1\n"))],
