@@ -205,11 +205,13 @@ def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, s
     """Map each utterance id to the digest of its audio, or to the error that reading it gives."""
     digests: dict[str, str] = {}
     bad: dict[str, AudioError] = {}
-    for utterance, result in zip(utterances, audio.digests(utterances, threads), strict=True):
-        if isinstance(result, AudioError):
-            bad[utterance.id] = result
+    files = audio.file_digests((u.path for u in utterances), threads)
+    for utterance in utterances:
+        content = files[utterance.path]
+        if isinstance(content, AudioError):
+            bad[utterance.id] = content
         else:
-            digests[utterance.id] = result
+            digests[utterance.id] = audio.segment_digest(content, utterance.start_s, utterance.end_s)
     return digests, bad
 
 

@@ -55,8 +55,14 @@ def damaged_parts(folder: Path) -> dict[Path, list[str]]:
 def changed_audio(stored: Store, utterances: Iterable[Utterance]) -> list[str]:
     """Find the ids whose audio has changed since the features were computed, or is gone."""
     known = [utterance for utterance in utterances if utterance.id in stored]
-    digests = audio.digests(known)
-    return [u.id for u, digest in zip(known, digests, strict=True) if digest != stored.audio_digest(u.id)]
+    files = audio.file_digests(u.path for u in known)
+    changed = []
+    for u in known:
+        content = files[u.path]
+        gone = isinstance(content, audio.AudioError)
+        if gone or audio.segment_digest(content, u.start_s, u.end_s) != stored.audio_digest(u.id):
+            changed.append(u.id)
+    return changed
 
 
 def unused_stores(features: Path, runs: Path) -> list[StoredFeatures]:
