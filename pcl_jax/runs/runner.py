@@ -24,6 +24,7 @@ from pcl_jax.runs import checkpoint, records
 from pcl_jax.runs.records import Row
 from pcl_jax.runs.study import Probe, Study, Task
 from pcl_jax.training import finetune as finetuning
+from pcl_jax.training import parallel_runs
 from pcl_jax.training import pretrain as pretraining
 from pcl_jax.training import probe as probing
 from pcl_jax.training import represent as evaluation
@@ -244,7 +245,7 @@ def _groups(study: Study, runs: Iterable[Task | Probe]) -> Iterator[list[Any]]:
         first, size = group[0], 1
         if isinstance(first, Task):
             data, model = study.data(first.fold), study.model(first.view)
-            size = finetuning.max_runs_per_program(data, model, study.mesh, frozen=first.frozen)
+            size = parallel_runs.max_runs_per_program(data, model, study.mesh, frozen=first.frozen)
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 
@@ -332,15 +333,16 @@ def _record(
 
 def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> dict[str, Any]:
     c = len(data.corpus.classes)
+    test, validated = result.test.argmax(axis=-1), result.validation.argmax(axis=-1)
     truth = data.labels[data.labelled(data.test)]
     validation = data.labels[data.labelled(data.validation)]
     return {
-        "uar": uar(truth, result.test, c),
-        "wa": wa(truth, result.test),
-        "recall": tuple(map(float, recall(truth, result.test, c))),
-        "confusion": tuple(tuple(map(int, row)) for row in confusion(truth, result.test, c)),
-        "validation_uar": uar(validation, result.validation, c),
-        "validation_wa": wa(validation, result.validation),
+        "uar": uar(truth, test, c),
+        "wa": wa(truth, test),
+        "recall": tuple(map(float, recall(truth, test, c))),
+        "confusion": tuple(tuple(map(int, row)) for row in confusion(truth, test, c)),
+        "validation_uar": uar(validation, validated, c),
+        "validation_wa": wa(validation, validated),
     }
 
 
@@ -377,7 +379,7 @@ def representations(
 def _vectors(study: Study, fold: int, view: str, method: str, pretrained: Path | None) -> np.ndarray:
     """What a probe reads: the same for all shares and repeats of a fold, so kept for a while."""
     if method == "probe-raw":
-        return probing.pooled(study.data(fold), view)
+        return probing.pool_features(study.data(fold), view)
     return representations(study, fold, view, "random" if pretrained is None else "pretrained", pretrained)
 
 
@@ -395,7 +397,7 @@ def _save_finetuned(
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("id", "truth", "prediction"))
-    for row, prediction in zip(data.labelled(data.test), result.test, strict=True):
+    for row, prediction in zip(data.labelled(data.test), result.test.argmax(axis=-1), strict=True):
         writer.writerow((data.ids[row], classes[data.labels[row]], classes[prediction]))
     checkpoint.write_atomically(folder / "predictions.csv", table.getvalue().encode())
 
