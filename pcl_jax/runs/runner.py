@@ -49,8 +49,8 @@ from pcl_jax.runs.spec import (
     views_of,
 )
 from pcl_jax.training import finetune as finetuning
+from pcl_jax.training import parallel_runs, represent
 from pcl_jax.training import probe as probing
-from pcl_jax.training import represent
 from pcl_jax.training.pretrain import pretraining_rows
 from pcl_jax.views.view import View
 
@@ -271,7 +271,7 @@ class Runner:
             first, size = group[0], len(group)
             if isinstance(first, Finetune):
                 data, network = self.data(first), self.network(first.view, first.settings)
-                size = finetuning.max_runs_per_program(data, network, self.mesh, frozen=first.frozen)
+                size = parallel_runs.max_runs_per_program(data, network, self.mesh, frozen=first.frozen)
             for begin in range(0, len(group), size):
                 yield group[begin : begin + size]
 
@@ -287,7 +287,7 @@ class Runner:
         first = group[0]
         data = self.data(first)
         if first.method == "probe-raw":
-            vectors = probing.pooled(data, first.view)
+            vectors = probing.pool_features(data, first.view)
         else:
             source: Source = "random" if first.method == "probe-random" else "pretrained"
             vectors = self._represent(first, source)
