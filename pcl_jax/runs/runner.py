@@ -106,6 +106,11 @@ class Runner:
         classifier = Classifier(len(self.corpus.classes), settings.encoders.init)
         return ClassifierNetwork(view, self._encoder(view, settings), classifier)
 
+    def pretraining_networks(self, spec: Pretrain) -> PretrainingNetworks:
+        """Return the networks that pre-training trains."""
+        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
+        return PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
+
     def _encoder(self, view: str, settings: Settings) -> nn.Module:
         return ENCODERS[self.views[view].kind](self.views[view], settings.encoders)
 
@@ -149,8 +154,7 @@ class Runner:
 
     def _pretrain(self, spec: Pretrain, folder: Path, watch: Watch | None) -> None:
         data, options = self.data(spec), spec.settings.pretraining
-        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
-        networks = PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
+        networks = self.pretraining_networks(spec)
         card = self.card(spec) | {
             "skipped": dict(self.skipped),
             "imputed values": dict(data.imputed),

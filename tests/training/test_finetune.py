@@ -12,6 +12,7 @@ from pcl_jax.data.batches import Layout, balanced_batches, split
 from pcl_jax.data.ragged import pack
 from pcl_jax.devices import mesh
 from pcl_jax.models.networks import Scale, predict
+from pcl_jax.runs.spec import Finetune, Labels
 from pcl_jax.training import finetune_step
 from pcl_jax.training.finetune import Run, finetune, init_params
 from pcl_jax.training.represent import represent
