@@ -8,10 +8,10 @@ and trains each view from scratch on all labels (repeat 0): one fine-tuning per 
 CPU RAVDESS takes about half an hour with mel and eGeMAPS when nothing is there yet, and seconds afterwards.
 
 Prints a Markdown table: for each ordered pair the number of test utterances n (mean over folds), PWCCA of the
-pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same shape;
+pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same ranks;
 then linear CKA of the pre-trained and the supervised. PWCCA rises with d / n for any data: compare
-with the random columns and not across corpora. A session with no more utterances than dimensions has
-no PWCCA, which is said.
+with the random columns and not across corpora. Where a session has too few utterances for its ranks, some
+correlations are 1 for any data; the table then says "n too small".
 """
 
 import sys
@@ -109,12 +109,12 @@ def values(
     pairs: Mapping[Of, tuple[np.ndarray, np.ndarray]], seed: int, *names: int | str
 ) -> dict[str, float | None]:
     """What `HEADS` names, of a pair of views on one fold; None for a PWCCA of too few utterances."""
-    from pcl_jax.evaluation.similarity import linear_cka
+    from pcl_jax.evaluation.similarity import linear_cka, rank
     from pcl_jax.rng import seeded
 
     one, other = pairs["pretrained"]
     rng = seeded(seed, "random vectors", *names)
-    vectors = rng.normal(size=one.shape), rng.normal(size=other.shape)
+    vectors = tuple(rng.normal(size=(len(x), rank(x))) for x in (one, other))
     found: dict[str, float | None] = {"n": float(len(one))}
     found |= {f"pwcca {kind}": _pwcca(*pair) for kind, pair in pairs.items()}
     found["pwcca vectors"] = _pwcca(*vectors)
