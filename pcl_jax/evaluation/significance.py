@@ -48,9 +48,9 @@ def mann_whitney(
 
     With up to 200 values it is the exact permutation test, with and without ties: twice the smaller tail of
     the rank sum over all C(n + m, n) ways to divide the values. With more it is the normal approximation,
-    corrected for ties and continuity. SciPy's default is exact only up to eight values per side and without
-    ties; the paper has ten. n against m values cannot have a p-value below 2 / C(n + m, n): 0.1 for three
-    against three.
+    corrected for ties and continuity. SciPy's default is exact only without ties and if one side has at most
+    eight values; the paper has ten. The p-value of n against m values is at least 2 / C(n + m, n): 0.1 for
+    three against three.
 
     The test assumes that all values are independent. Repeats that share test folds and labelled subsets are
     not: see `wilcoxon`.
@@ -76,7 +76,7 @@ def mann_whitney(
         return float("nan")
     if len(values) > MOST_EXACT:
         return float(stats.mannwhitneyu(x, y, method="asymptotic").pvalue)
-    # Ranks of ties are halves, so twice the ranks are integers.
+    # Midranks of ties are multiples of one half.
     ranks = np.rint(2 * stats.rankdata(values)).astype(int)
     rank_sum = ranks[: len(x)].sum()
     counts = _rank_sum_counts(ranks, len(x))

@@ -1,4 +1,4 @@
-"""Contrastive losses over K views: stable, memory-bounded, exact across devices.
+"""Contrastive losses over k views: stable, memory-bounded, exact across devices.
 
 A library of its own: it needs `jax` (and `jaxtyping`), and no other part of `pcl_jax`. Every function runs
 under `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`. Rows that are not finite
