@@ -17,6 +17,10 @@ class CorpusError(ValueError):
         return one_line(super().__str__())
 
 
+class NotPossible(CorpusError):
+    """A run that this corpus is too small for, or has no classes for; other runs may be possible."""
+
+
 @dataclass(frozen=True)
 class Utterance:
     """Segmented turn with at most one label."""

@@ -17,15 +17,15 @@ import soundfile
 
 from pcl_jax import audio
 from pcl_jax.audio import AudioErrors
-from pcl_jax.config import Clip, Egemaps, Mel
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.features import extract, store, workers
 from pcl_jax.features.extract import extract as run
 from pcl_jax.features.store import StoreError
 from pcl_jax.features.workers import WorkerError
-from pcl_jax.views.egemaps import EgemapsView
-from pcl_jax.views.mel import MelView
-from pcl_jax.views.view import View
+from pcl_jax.views.clip import Clip
+from pcl_jax.views.egemaps import Egemaps, EgemapsView
+from pcl_jax.views.mel import Mel, MelView
+from pcl_jax.views.view import Kind, View
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Ends(View):
 
     count: int = 2
     name: str = "ends"
+    kind: Kind = "frames"
 
     def describe(self):
         return {"dtype": "float32", "count": self.count}
@@ -43,9 +44,6 @@ class Ends(View):
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.stack([w[: self.count], w[-self.count :]]) for w in waveforms]
-
-    def encoder(self, config):
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
