@@ -6,8 +6,12 @@ authors' public code; otherwise our choice, argued in PAPER.md under the same na
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+TRAINING_VERSION = 1
+"""Version of all algorithms that train or test; part of the identity of every run. Raise it with any change
+of a default below, or of the code, that changes a result."""
 
 SubsetName = Literal["all", "target", "out_of_distribution"]
 """Of a corpus: every utterance, those with a class, the others."""
@@ -45,6 +49,8 @@ class Pretraining:
     """Utterances per view; the last, smaller batch of an epoch is dropped [P, A]."""
     learning_rate: float = 1e-3
     """Adam [P]."""
+    objective: str = "pairwise"
+    """The loss: pairwise, Eq. (3) [P]; simclr or sigmoid (`pcl_jax.training.objectives`)."""
     temperature: float = 0.5
     """tau of Eq. (1) [P, section 4.1]."""
     patience: int = 30
@@ -106,6 +112,25 @@ def authors() -> Settings:
         encoders=Encoders(spectral_pool="flatten", init="torch"),
         pretraining=Pretraining(plateau_factor=0.5),
     )
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings record that differ from their defaults, nested records likewise.
+
+    Identities are made of this, so that a new field with its default changes none.
+
+    >>> changed(Settings(pretraining=Pretraining(temperature=0.1)))
+    {'pretraining': {'temperature': 0.1}}
+    """
+    defaults, found = type(settings)(), {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            if nested := changed(value):
+                found[item.name] = nested
+        elif value != getattr(defaults, item.name):
+            found[item.name] = value
+    return found
 
 
 def digest(*parts: object) -> str:

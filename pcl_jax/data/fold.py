@@ -18,6 +18,7 @@ from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.batches import Layout, Packed, gather, round_up_sizes, split
+from pcl_jax.data.normalise import Normaliser
 from pcl_jax.data.ragged import Ragged
 from pcl_jax.devices import put, replicated, sharded
 from pcl_jax.features.store import Store
@@ -64,14 +65,16 @@ class FoldData:
     """Values per view that were not finite and became the training mean."""
     on_disk: Mapping[str, Store] = field(default_factory=dict)
     """Views that are read batch by batch, as they are stored."""
+    normalisers: Mapping[str, Normaliser] = field(default_factory=dict)
+    """The fitted normaliser of each view that has one, without those of additional corpora."""
 
     @property
     def every_row(self) -> Int[np.ndarray, " _"]:
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
 
     @property
-    def beside(self) -> Int[np.ndarray, " _"]:
-        """Utterances of other corpora, for pre-training alone."""
+    def extra(self) -> Int[np.ndarray, " _"]:
+        """The rows of additional corpora, for pre-training only."""
         return np.arange(len(self.every_row), len(self.ids))
 
     @property
@@ -87,12 +90,24 @@ class FoldData:
         return len(self.fold.train) + len(self.fold.validation) + np.arange(len(self.fold.test))
 
     def select_view(self, view: str) -> "FoldData":
-        """The same fold with the features of one view."""
-        features, on_disk, lengths = (
-            {name: values for name, values in of_all.items() if name == view}
-            for of_all in (self.features, self.on_disk, self.lengths)
+        """Return the same fold with the features of one view."""
+        return self.select_views([view])
+
+    def select_views(self, views: Sequence[str]) -> "FoldData":
+        """Return the same fold with the features of these views, as if they alone had been loaded.
+
+        Raises:
+            KeyError: The fold has no such view.
+        """
+        if missing := [view for view in views if view not in self.features and view not in self.on_disk]:
+            raise KeyError(f"the fold has no view {missing[0]!r}, only {[*self.features, *self.on_disk]}")
+        return replace(
+            self,
+            **{
+                name: {view: getattr(self, name)[view] for view in views if view in getattr(self, name)}
+                for name in ("features", "lengths", "imputed", "on_disk", "normalisers")
+            },
         )
-        return replace(self, features=features, on_disk=on_disk, lengths=lengths)
 
     def undivided(self) -> "FoldData":
         """The same fold whose batches are not shared out: each device has whole ones, of its own runs."""
