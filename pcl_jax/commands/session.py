@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
     from pcl_jax.features.extract import Extraction, Plan
     from pcl_jax.features.store import Shard, Store
+    from pcl_jax.runs.plan import Group
     from pcl_jax.runs.records import Row
     from pcl_jax.runs.runner import Runner
-    from pcl_jax.runs.spec import Pretrain, Scored
+    from pcl_jax.runs.spec import Pretrain, Spec
     from pcl_jax.views.view import View
 
 
@@ -212,7 +213,7 @@ def pretrain(runner: "Runner", spec: "Pretrain") -> Path:
 
 def run_plan(
     runner: "Runner",
-    specs: "Iterable[Pretrain | Scored]",
+    specs: "Iterable[Spec]",
     shard: "Shard" = (1, 1),
     finished: Callable[[str], None] = lambda _: None,
 ) -> "list[Row]":
@@ -227,20 +228,28 @@ def run_plan(
     Returns:
         The records of all runs of the plan that are finished now, but those of pre-trainings.
     """
-    from pcl_jax.commands import terminal
     from pcl_jax.runs import plan
 
     specs = list(specs)
     groups = plan.groups(specs, shard)
     for group in groups:
-        if group.pretraining:
-            pretrain(runner, group.pretraining)
-            finished(runner.ledger.name(group.pretraining))
-        with terminal.bar(group.title(groups)) as progress:
-            for number, row in enumerate(runner.run_all(group.runs), start=1):
-                progress(number, len(group.runs), terminal.task_line(row))
-                finished(row["run"])
+        run_group(runner, group, group.title(groups), finished)
     return runner.ledger.finished_records(specs)
+
+
+def run_group(runner: "Runner", group: "Group", title: str, finished: Callable[[str], None]) -> None:
+    """Do the runs of one group that are not finished; measurements are for the experiment that made them."""
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs.spec import Measure
+
+    if group.pretraining:
+        pretrain(runner, group.pretraining)
+        finished(runner.ledger.name(group.pretraining))
+    runs = [spec for spec in group.runs if not isinstance(spec, Measure)]
+    with terminal.bar(title) as progress:
+        for number, row in enumerate(runner.run_all(runs), start=1):
+            progress(number, len(runs), terminal.task_line(row))
+            finished(row["run"])
 
 
 def parse_shard(text: str) -> "Shard":

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from pcl_jax.config import Settings
 from pcl_jax.features.store import Shard
-from pcl_jax.runs.spec import Finetune, Labels, Pretrain, Probe, SavedEncoders, Scored
+from pcl_jax.runs.spec import Finetune, Labels, Measure, Pretrain, Probe, SavedEncoders, Scored, Spec
 
 
 def label_efficiency(
@@ -18,7 +18,7 @@ def label_efficiency(
     *,
     per_class: Mapping[int, int] | None = None,
     probes: bool,
-) -> Iterator[Pretrain | Scored]:
+) -> Iterator[Spec]:
     """Yield each pre-training, then its views supervised, frozen and tuned, on few labels and on many.
 
     Args:
@@ -54,10 +54,10 @@ class Group:
     """Pre-training that most of the runs start from; None where there is none."""
     pretraining: Pretrain | None = None
     """The same, where it is itself asked for."""
-    runs: list[Scored] = field(default_factory=list)
+    runs: list[Scored | Measure] = field(default_factory=list)
 
     @property
-    def specs(self) -> list[Pretrain | Scored]:
+    def specs(self) -> list[Spec]:
         """All specs, the pre-training first."""
         return [*([self.pretraining] if self.pretraining else []), *self.runs]
 
@@ -78,7 +78,7 @@ class Group:
         return facts
 
 
-def groups(specs: Iterable[Pretrain | Scored], shard: Shard = (1, 1)) -> list[Group]:
+def groups(specs: Iterable[Spec], shard: Shard = (1, 1)) -> list[Group]:
     """Group specs by fold and pre-training, in the order of the first of each; keep a process's share.
 
     Runs that start from no pre-training go with the one that was asked for last on their fold.

@@ -9,24 +9,22 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from pcl_jax.arrays import flatten
+from pcl_jax.config import TRAINING_VERSION
 
 FILE = "records.jsonl"
 Row = Mapping[str, Any]
 """A record, as it stands in the file."""
-
-Method = Literal[
-    "supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining",
-    "alignment", "embeddings",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,9 @@ class Record:
     """The view as tables name it: a speech model with its checkpoint."""
     views: tuple[str, ...]
     """The views of the pre-training; () for a supervised run."""
-    method: Method
+    method: str
+    """"supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining", or the
+    experiment that measured ("alignment")."""
     frozen: bool = False
     fraction: float = 0.0
     """Share of the labelled training utterances per class; 0 for pre-training."""
@@ -109,9 +109,25 @@ class Record:
     device: str
 
 
+@cache
 def versions() -> dict[str, str]:
+    """Return the versions of all that makes a number; with the commit where the code is a checkout."""
     names = ("pcl-jax", "jax", "flax", "optax", "numpy", "librosa", "opensmile", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    found = {"python": platform.python_version(), "training": str(TRAINING_VERSION)}
+    return found | {name: version(name) for name in names} | _commit()
+
+
+def _commit() -> dict[str, str]:
+    """Return the commit of the checkout that this file lies in, marked if it has changes; {} outside one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return {}
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": done.stdout.strip()}
 
 
 def device() -> str:

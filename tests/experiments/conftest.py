@@ -1,4 +1,4 @@
-"""The made-up features that the tests of runs have."""
+"""The fixtures of the tests of runs: made-up features."""
 
 from tests.runs.conftest import make_runner, quick_compilation
 
