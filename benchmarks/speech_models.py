@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import soundfile
 
-from pcl_jax.config import Clip, SpeechModels
+from pcl_jax.views.clip import Clip
 from pcl_jax.views.speech_models.model import random_model
-from pcl_jax.views.speech_models.view import SpeechModelView
+from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 
 SAMPLING_RATE = 16_000

@@ -181,7 +181,7 @@ def pretraining(corpus: str, views: list[str], epochs: int, torch: str | None) -
     began = time.perf_counter()
     ours = pretrain.pretrain(
         data, networks, config.Pretraining(epochs=epochs + 1), seed=0, mesh=on,
-        progress=pretrain.beginning(data, networks, seed=0, mesh=on),
+        progress=pretrain.initial_progress(data, networks, seed=0, mesh=on),
     )  # fmt: skip
     first = next(ours)[1]
     print(

@@ -148,8 +148,8 @@ def claims(rows: "Sequence[Row]", choice: Choice) -> Table:
     ]
     note = (
         "Verdicts are by Wilcoxon's test of pairs at 0.05, after Holm over all cells of the comparison; "
-        "pairs are repeats, in (iii) folds and repeats, each the mean over views. Without a significant difference "
-        f"a claim is not shown; where a run that it names is missing, it is not run. {CONDITIONAL}"
+        "pairs are repeats, in (iii) folds and repeats, each the mean over views. Without a significant "
+        f"difference a claim is not shown; where a run that it names is missing, it is not run. {CONDITIONAL}"
     )
     return Table("The paper's claims", ("claim", "here", "verdict"), lines, note)
 

@@ -1,15 +1,14 @@
-"""An audio file -> mono float32 waveform at 16 kHz; trim or pad; or one line that says what is wrong.
+"""Audio file -> mono float32 waveform at 16 kHz, or one line that says what is wrong with the file.
 
-libsndfile reads the front half of a broken file without a word, so what a header promises is compared
-with what is there: the reader of features must never meet half an utterance that looks like a whole one.
+libsndfile reads the first half of a truncated file without an error. So the length in a file's header is
+compared with the samples in the file: half an utterance must never pass for a whole one.
 """
 
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -18,18 +17,16 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from pcl_jax.config import Clip
-from pcl_jax.corpora.utterance import Utterance
-
 Waveform: TypeAlias = Float32[np.ndarray, " samples"]
 """Mono, 16 kHz, in [-1, 1]."""
 
 SAMPLING_RATE = 16_000
 SHORTEST = 400
-"""Samples: one window of the mel view and the receptive field of wav2vec 2.0's convolutions."""
+"""Length in samples of the shortest usable waveform: one window of the mel view, and the receptive field of
+wav2vec 2.0's convolutions."""
 
 PROCESSING = {"sampling_rate": SAMPLING_RATE, "channels": "mean", "resampler": "soxr VHQ", "limit": 1.0}
-"""What happens to every waveform here; part of every view's `describe()`."""
+"""Steps from file to waveform, as part of every view's `describe()`: they change its features."""
 
 Fault = Literal[
     "missing", "unreadable", "empty", "truncated", "segment", "not_finite", "scale", "silent", "too_short"
@@ -42,50 +39,55 @@ _REPLACE = "copy the file again from its source, or pass --on-bad-audio skip"
 
 
 class AudioError(ValueError):
-    """One audio file that cannot be used: file, fault and remedy in one line."""
+    """Fault of one audio file that makes it unusable: file, fault and remedy in one line."""
 
     def __init__(self, path: Path, kind: Fault, fault: str, remedy: str = _REPLACE):
+        """Keep the parts: an error crosses processes by its arguments."""
         super().__init__(path, kind, fault, remedy)
         self.path, self.kind, self.fault, self.remedy = path, kind, fault, remedy
 
     def __str__(self) -> str:
+        """Return file, fault and remedy in one line."""
         return f"{self.path}: {self.fault}; {self.remedy}"
 
 
 class AudioErrors(ValueError):
-    """All the audio files that cannot be used, one line each."""
+    """Faults of all unusable audio files of a corpus, one line each."""
 
     def __init__(self, errors: Sequence[AudioError]):
+        """Keep the errors in the given order."""
         super().__init__(tuple(errors))
         self.errors = tuple(errors)
 
     def __str__(self) -> str:
+        """Return a heading and one line per file."""
         lines = [f"{len(self.errors)} audio files cannot be used:", *map(str, self.errors)]
         return "\n  ".join(lines)
 
 
-def read(utterance: Utterance | Path, *, sampling_rate: int = SAMPLING_RATE) -> Waveform:
-    """Read one utterance as a mono waveform.
+def read(
+    path: Path, *, start_s: float = 0.0, end_s: float | None = None, sampling_rate: int = SAMPLING_RATE
+) -> Waveform:
+    """Read a file, or a segment of it, as a mono waveform.
 
-    Any format of libsndfile (WAV, FLAC, OGG, MP3, ...), rate and channel count. Channels are averaged,
-    then resampled by soxr (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
+    Accepts any format of libsndfile (WAV, FLAC, OGG, MP3, ...), rate and channel count. Channels are
+    averaged, then resampled by soxr (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
 
     Args:
-        utterance: Reads from `start_s` to `end_s`; an end up to 10 ms behind the file's end means the
-            end (tables are rounded). A path stands for the whole file.
-        sampling_rate: Of the result, in Hz.
+        path: File to read.
+        start_s: Start of the segment, in seconds.
+        end_s: End of the segment, in seconds; None for the file's end. An end up to 10 ms behind the file's
+            end means the file's end, because tables are rounded.
+        sampling_rate: Sampling rate of the result, in Hz.
 
     Returns:
         float32 `[samples]`, at least 400 samples long, finite, not silent.
 
     Raises:
-        AudioError: Missing, unreadable, empty or truncated file; segment outside the file; NaN or
-            infinite samples; samples far beyond full scale; silence; fewer than 400 samples.
+        AudioError: The file is missing, unreadable, empty or truncated; the segment lies outside the file;
+            samples are NaN, infinite or far beyond full scale; the segment is silent or shorter than
+            400 samples.
     """
-    if isinstance(utterance, Utterance):
-        path, start_s, end_s = utterance.path, utterance.start_s, utterance.end_s
-    else:
-        path, start_s, end_s = utterance, 0.0, None
     _check_file(path)
     try:
         with soundfile.SoundFile(path) as file:
@@ -114,55 +116,54 @@ def read(utterance: Utterance | Path, *, sampling_rate: int = SAMPLING_RATE) -> 
     return np.clip(waveform, -1.0, 1.0)
 
 
-def clip(waveform: Waveform, clip: Clip) -> Float32[np.ndarray, " clipped"]:
-    """Trim to `clip.duration_s`, and zero-pad on the right to it if `clip.pad`."""
-    samples = round(clip.duration_s * SAMPLING_RATE)
+def clip(waveform: Waveform, duration_s: float, *, pad: bool) -> Float32[np.ndarray, " clipped"]:
+    """Trim a waveform to `duration_s`; with `pad`, zero-pad a shorter one on the right to that length."""
+    samples = round(duration_s * SAMPLING_RATE)
     waveform = waveform[:samples]
-    if clip.pad:
+    if pad:
         waveform = np.pad(waveform, (0, samples - len(waveform)))
     return waveform
 
 
 def require_rate(view: str, sampling_rate: int) -> None:
-    """Views read what `read` gives by default; another rate would go unnoticed and shift every frequency."""
+    """Refuse a view whose configured rate is not the one of `read`: it would shift every frequency.
+
+    Raises:
+        ValueError: `sampling_rate` is not 16 kHz.
+    """
     if sampling_rate != SAMPLING_RATE:
         raise ValueError(
             f"{view}: sampling_rate is {sampling_rate} Hz; features are computed at {SAMPLING_RATE} Hz"
         )
 
 
-def check(utterances: Sequence[Utterance], workers: int | None = None) -> list[AudioError]:
-    """Read every utterance and return all faults, in the utterances' order (in threads)."""
+def file_digests(paths: Iterable[Path], workers: int | None = None) -> dict[Path, str | AudioError]:
+    """Hash each file once, in threads.
 
-    def fault(utterance: Utterance) -> AudioError | None:
-        try:
-            read(utterance)
-        except AudioError as error:
-            return error
-        return None
+    Args:
+        paths: Files; repetitions cost nothing (a table may cut a thousand utterances out of one file).
+        workers: Threads; all CPUs by default.
 
+    Returns:
+        Path -> SHA-256 of the file's bytes in hex, or the error of a file that cannot be opened.
+    """
+    unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return [error for error in pool.map(fault, utterances) if error]
+        return dict(zip(unique, pool.map(_file_digest, unique), strict=True))
 
 
-def digests(utterances: Sequence[Utterance], workers: int | None = None) -> list[str | AudioError]:
-    """What the audio of each utterance is: sha256 over its file's bytes, its start and its end."""
+def segment_digest(file_digest: str, start_s: float, end_s: float | None) -> str:
+    """Return the SHA-256 of a file's digest, start and end: it changes when the audio of the segment does."""
+    segment = f"{file_digest} {float(start_s)!r} {end_s and float(end_s)!r}"
+    return hashlib.sha256(segment.encode()).hexdigest()
 
-    @cache  # a table may cut a thousand utterances out of one file
-    def of_file(path: Path) -> str:
+
+def _file_digest(path: Path) -> str | AudioError:
+    try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def one(utterance: Utterance) -> str | AudioError:
-        try:
-            content = of_file(utterance.path)
-        except OSError as error:
-            return _missing(utterance.path, error)
-        segment = f"{content} {float(utterance.start_s)!r} {utterance.end_s and float(utterance.end_s)!r}"
-        return hashlib.sha256(segment.encode()).hexdigest()
-
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(one, utterances))
+    except OSError as error:
+        return _missing(path, error)
 
 
 def _missing(path: Path, error: OSError) -> AudioError:
@@ -216,7 +217,7 @@ def _check_samples(path: Path, waveform: Waveform) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """What libsndfile does not tell: an empty file, and a WAV or OGG that ends before its header says."""
+    """Refuse what libsndfile accepts: an empty file, and a WAV or OGG that ends before its header says."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

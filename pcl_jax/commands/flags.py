@@ -12,6 +12,8 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from pcl_jax import config
+from pcl_jax.views import catalogue
+from pcl_jax.views.catalogue import ViewSettings
 
 Fold = Literal[1, 2, 3, 4, 5]
 Views = Annotated[
@@ -59,9 +61,7 @@ class OnFeatures(Common):
     """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
     """Whose statistics scale mel and eGeMAPS: training utterances', each speaker's own, nobody's."""
-    mel: config.Mel = field(default_factory=config.Mel)
-    egemaps: config.Egemaps = field(default_factory=config.Egemaps)
-    speech: config.SpeechModels = field(default_factory=config.SpeechModels)
+    view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
     encoders: config.Encoders = field(default_factory=config.Encoders)
 
 
@@ -192,6 +192,7 @@ def default(command: type[C], arguments: Sequence[str]) -> C:
     chosen = config.authors() if authors else config.Settings()
     known = {f.name for f in fields(command)}
     values = {f.name: getattr(chosen, f.name) for f in fields(chosen)}
+    values["view_settings"] = catalogue.authors() if authors else ViewSettings()
     values["preset"] = "authors" if authors else "sound"
     return command(**{name: value for name, value in values.items() if name in known})
 

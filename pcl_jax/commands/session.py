@@ -242,9 +242,9 @@ def run_group(runner: "Runner", group: "Group", title: str, finished: Callable[[
     from pcl_jax.commands import terminal
     from pcl_jax.runs.spec import Measure
 
-    if group.pretrains:
-        pretrain(runner, group.start)
-        finished(runner.ledger.name(group.start))
+    if group.pretraining:
+        pretrain(runner, group.pretraining)
+        finished(runner.ledger.name(group.pretraining))
     runs = [spec for spec in group.runs if not isinstance(spec, Measure)]
     with terminal.bar(title) as progress:
         for number, row in enumerate(runner.run_all(runs), start=1):

@@ -1,4 +1,4 @@
-"""A folder of audio on disk -> a Corpus of Utterances."""
+"""Folder or table of audio -> Corpus of Utterances; folds; subsets of labels."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,28 +17,28 @@ READERS: dict[str, Callable[[Path], Corpus]] = {
     "crema_d": crema_d.read,
     "table": table.read,
 }
-"""Name of a corpus -> its reader. A new corpus is one module and one line here."""
+"""Reader of each corpus, by the corpus's name. A new corpus is one module and one line here."""
 
 
 def read(
     name: str, root: Path | str | None = None, *, targets: Mapping[str, tuple[str, ...]] | None = None
 ) -> Corpus:
-    """The corpus as it lies on disk; what is wrong with single files stands in its `problems`.
+    """Read a corpus from disk; faults of single files are listed in its `problems`.
 
     Args:
-        name: a key of `READERS`.
-        root: the corpus's folder, or the file of a table. The demo's default is `demo/` here, and it is
-            synthesised there on first use.
-        targets: class -> emotions merged into it, in place of the corpus's own; see `parse_targets`.
+        name: Key of `READERS`.
+        root: Folder of the corpus, or file of a table. The demo's default is `demo/` in the working
+            directory; the demo is synthesised there on first use.
+        targets: Class -> emotions merged into it, in place of the corpus's own; see `parse_targets`.
 
     Raises:
-        CorpusError: an unknown name, no root, or a root that is not that corpus.
+        CorpusError: The name is unknown, the root is missing, or the root does not hold that corpus.
     """
     if name not in READERS:
         raise CorpusError(f"unknown corpus {name!r}; choose from {', '.join(READERS)}")
     if root is None:
         if name != "demo":
-            raise CorpusError(f"corpus {name!r} needs a root; say where it lies with --root")
+            raise CorpusError(f"corpus {name!r} needs a root; give its folder or table with --root")
         root = demo.DEFAULT_ROOT
     corpus = READERS[name](Path(root))
     return corpus if targets is None else with_targets(corpus, targets)

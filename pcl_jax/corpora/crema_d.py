@@ -1,4 +1,4 @@
-"""CREMA-D: 91 actors, six emotions, 7442 utterances (Cao et al., IEEE Trans. Affective Computing 2014)."""
+"""CREMA-D corpus: 91 actors, six emotions, 7442 utterances (Cao et al., 2014)."""
 
 import csv
 import re
@@ -17,12 +17,12 @@ EMOTIONS = {
     "SAD": "sad",
 }
 
-# Actor, sentence, the emotion meant (not the one that listeners heard), level.
+# Actor, sentence, intended emotion (not the one that listeners perceived), level.
 _NAME = re.compile(r"(?P<actor>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
 
 
 def parse(stem: str) -> FileName | Problem:
-    """Speaker and emotion of a file name without suffix.
+    """Return speaker and emotion of a file name without suffix.
 
     Example:
         >>> parse("1001_DFA_ANG_XX")
@@ -38,11 +38,13 @@ def parse(stem: str) -> FileName | Problem:
 
 
 def read(root: Path) -> Corpus:
-    """CREMA-D below `root`. The actors' genders are in the release's `VideoDemographics.csv`; without
-    that file sessions are balanced in size alone.
+    """Read CREMA-D below `root`.
+
+    The actors' genders come from the release's `VideoDemographics.csv`; without that file sessions are
+    balanced in size alone.
 
     Raises:
-        CorpusError: `root` is no folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio.
     """
     return read_named("crema_d", root, parse=parse, genders=_genders(root), targets=FOUR)
 

@@ -1,4 +1,4 @@
-"""EMO-DB: ten German actors, seven emotions, 535 utterances (Burkhardt et al., Interspeech 2005)."""
+"""EMO-DB corpus: ten German actors, seven emotions, 535 utterances (Burkhardt et al., Interspeech 2005)."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ _NAME = re.compile(r"(?P<speaker>\d\d)[ab]\d\d(?P<emotion>[A-Z])[a-z]")
 
 
 def parse(stem: str) -> FileName | Problem:
-    """Speaker and emotion of a file name without suffix.
+    """Return speaker and emotion of a file name without suffix.
 
     Example:
         >>> parse("03a01Fa")
@@ -42,9 +42,9 @@ def parse(stem: str) -> FileName | Problem:
 
 
 def read(root: Path) -> Corpus:
-    """EMO-DB below `root`; each session is one man and one woman.
+    """Read EMO-DB below `root`; each session is one man and one woman.
 
     Raises:
-        CorpusError: `root` is no folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio.
     """
     return read_named("emodb", root, parse=parse, genders=GENDERS, targets=FOUR)

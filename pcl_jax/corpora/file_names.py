@@ -1,4 +1,4 @@
-"""Corpora whose labels stand in their file names: one reader, told how to read a name."""
+"""Reader of corpora whose labels are part of the file names, given a parser of names."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
 @dataclass(frozen=True)
 class FileName:
-    """What the name of a file (without suffix) says."""
+    """Labels that a file name holds."""
 
     speaker: str
     emotion: str
@@ -27,13 +27,13 @@ def read_named(
     genders: Mapping[str, str],
     targets: Targets,
 ) -> Corpus:
-    """Every audio file below `root` at any depth whose name `parse` understands.
+    """Read every audio file below `root`, at any depth, whose name `parse` understands.
 
-    A recording that lies there in several formats (CREMA-D comes as WAV and MP3) is taken once, in
+    A recording that is there in several formats (CREMA-D comes as WAV and MP3) is taken once, in
     the first of `headers.SUFFIXES`.
 
     Raises:
-        CorpusError: `root` is no folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio.
     """
     chosen: dict[str, Path] = {}
     names: dict[str, FileName] = {}
@@ -71,5 +71,5 @@ def read_named(
 
 
 def unknown_name(example: str) -> Problem:
-    """For `parse`: a name of another form; `read_named` adds which."""
+    """Return the problem of a name of another form; `read_named` adds the file."""
     return Problem("unknown_name", "", f"not a file name of this corpus (like {example}), left out")

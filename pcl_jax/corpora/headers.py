@@ -1,4 +1,4 @@
-"""Which audio files a folder holds, and how long each is, from their headers alone."""
+"""Audio files of a folder, and their durations from the headers alone."""
 
 import re
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ import soundfile
 from pcl_jax.corpora.utterance import CorpusError, Problem
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-"""What counts as audio, the preferred first where the same recording lies there in several formats."""
+"""Suffixes of audio files; where a recording is there in several formats, the first of them is taken."""
 
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def audio_files(root: Path) -> list[Path]:
-    """Audio files below `root` at any depth, sorted.
+    """List the audio files below `root` at any depth, sorted.
 
-    Hidden files are passed over: macOS leaves a `._NAME.wav` of no sound beside each file it copies.
+    Hidden files are ignored: macOS leaves a `._NAME.wav` of no sound beside each file it copies.
 
     Raises:
-        CorpusError: `root` is no folder.
+        CorpusError: `root` is not a folder.
     """
     if not root.is_dir():
         raise CorpusError(f"{root} is not a folder; give the folder that holds the audio as --root")
@@ -33,7 +33,7 @@ def audio_files(root: Path) -> list[Path]:
 
 
 def measure(paths: Iterable[Path]) -> tuple[dict[Path, float], list[Problem]]:
-    """Duration in seconds of every usable file, and a Problem for every other.
+    """Return the duration in seconds of every usable file, and a Problem for every other one.
 
     Only headers are read, so a file may still turn out to be damaged when it is decoded.
     """

@@ -1,4 +1,4 @@
-"""IEMOCAP as it lies on disk: 151 dialogues of ten actors in five sessions (Busso et al., 2008)."""
+"""IEMOCAP corpus as released: 151 dialogues of ten actors in five sessions (Busso et al., 2008)."""
 
 import re
 from collections import Counter
@@ -29,7 +29,7 @@ TARGETS: Targets = {
     "happy": ("happy", "excited"),
 }
 EXCLUDED = ("Ses05M_script01_1",)
-"""One more trial of a script that session 5 has twice already; left out by the paper (footnote 1)."""
+"""Dialogues left out by the paper (footnote 1): a third trial of a script that session 5 has twice."""
 
 # Session -> dialogues, all utterances, then per class as in TARGETS (method.md, section 9).
 RELEASE = {
@@ -39,22 +39,23 @@ RELEASE = {
     4: (30, 2103, {"neutral": 258, "angry": 327, "sad": 143, "happy": 303}),
     5: (31, 2170, {"neutral": 384, "angry": 170, "sad": 245, "happy": 442}),
 }
-# The part of it that is excluded.
+# The excluded part of session 5.
 REPEATED = (1, 80, {"neutral": 6, "angry": 21, "sad": 5, "happy": 0})
 
-# Ses05M_script01_1b_F012: the first letter is who wore the markers, the last who speaks.
+# Ses05M_script01_1b_F012: the first letter is the actor with the markers, the last one the speaker.
 _ID = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<letter>[FM])\w+")
 
 
 def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool = True) -> Corpus:
-    """The release below `root`: the folder with Session1..5, its parent, or the parent of that.
+    """Read the release below `root`: the folder with Session1..5, its parent, or the parent of that.
 
     Args:
-        exclude: dialogues to leave out, by exact id.
-        check_totals: compare the counts with those of the release, and report every difference.
+        root: Folder of the release, or a folder up to two levels above it.
+        exclude: Ids of dialogues to leave out.
+        check_totals: Compare the counts with those of the release, and report every difference.
 
     Raises:
-        CorpusError: no Session1..5 there, or several releases.
+        CorpusError: `root` holds no Session1..5, or several releases.
     """
     release = find_release(root)
     labels: dict[str, str | None] = {}
@@ -113,10 +114,10 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
 
 
 def find_release(root: Path) -> Path:
-    """The folder that holds Session1..5: `root`, one folder in it, or one folder in that.
+    """Find the folder that holds Session1..5: `root`, or a folder up to two levels below it.
 
     Raises:
-        CorpusError: none there, or several equally near.
+        CorpusError: No such folder, or several at the same level.
     """
     for depth in ("", "*/", "*/*/"):
         found = sorted({path.parent for path in _visible(root.glob(f"{depth}Session[1-5]")) if path.is_dir()})
@@ -136,7 +137,7 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
 
 
 def _labels(evaluation: Path) -> Iterable[tuple[str | None, str | None, Problem | None]]:
-    """Id, emotion and problem of each summary line: `[start - end] <tab> id <tab> code <tab> [v, a, d]`.
+    """Return id, emotion and problem of each summary line: `[start - end] <tab> id <tab> code <tab> ...`.
 
     Every other line is one annotator's vote. Valence, activation and dominance are not read: the last is
     blank in places, as is the whole bracket.
@@ -156,16 +157,16 @@ def _labels(evaluation: Path) -> Iterable[tuple[str | None, str | None, Problem 
 
 
 def _differences(corpus: Corpus, dialogues: Counter[int], *, excluded: bool) -> Iterable[Problem]:
-    """Where the counts are not those of the release, per session."""
+    """Report counts that differ from the release, per session."""
     for session, (expected_dialogues, expected_all, expected_classes) in RELEASE.items():
         utterances = [u for u in corpus.utterances if u.session == session]
-        of_class = Counter(corpus.label(u) for u in utterances)
-        less = REPEATED if excluded and session == 5 else (0, 0, dict.fromkeys(TARGETS, 0))
+        class_counts = Counter(corpus.label(u) for u in utterances)
+        excess = REPEATED if excluded and session == 5 else (0, 0, dict.fromkeys(TARGETS, 0))
         counts = [
-            ("dialogues", dialogues[session], expected_dialogues - less[0]),
-            ("utterances", len(utterances), expected_all - less[1]),
+            ("dialogues", dialogues[session], expected_dialogues - excess[0]),
+            ("utterances", len(utterances), expected_all - excess[1]),
             *(
-                (name, of_class[index], expected_classes[name] - less[2][name])
+                (name, class_counts[index], expected_classes[name] - excess[2][name])
                 for index, name in enumerate(TARGETS)
             ),
         ]

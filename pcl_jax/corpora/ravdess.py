@@ -1,6 +1,6 @@
-"""RAVDESS, its speech: 24 actors, eight emotions, 1440 utterances (Livingstone and Russo, 2018).
+"""RAVDESS corpus, its speech: 24 actors, eight emotions, 1440 utterances (Livingstone and Russo, 2018).
 
-The recordings are 48 kHz and a few are stereo; `views.audio` makes them 16 kHz mono.
+The recordings are 48 kHz and a few are stereo; `pcl_jax.audio` makes them 16 kHz mono.
 """
 
 import re
@@ -28,7 +28,7 @@ _NAME = re.compile(r"\d\d-(?P<channel>01|02)-(?P<emotion>\d\d)-\d\d-\d\d-\d\d-(?
 
 
 def parse(stem: str) -> FileName | Problem:
-    """Speaker and emotion of a file name without suffix.
+    """Return speaker and emotion of a file name without suffix.
 
     Example:
         >>> parse("03-01-05-02-01-02-24")
@@ -45,9 +45,9 @@ def parse(stem: str) -> FileName | Problem:
 
 
 def read(root: Path) -> Corpus:
-    """The speech of RAVDESS below `root`; songs are left out and reported.
+    """Read the speech of RAVDESS below `root`; songs are left out and reported.
 
     Raises:
-        CorpusError: `root` is no folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio.
     """
     return read_named("ravdess", root, parse=parse, genders=GENDERS, targets=TARGETS)

@@ -1,4 +1,4 @@
-"""The user's own data: a CSV or Parquet table with a row per utterance (audformat's segmented convention)."""
+"""Reader of the user's data: a CSV or Parquet table, one row per utterance (audformat's segmented tables)."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from pcl_jax.corpora.headers import measure
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
 COLUMNS = ("file", "speaker", "session", "emotion", "start", "end", "id")
-"""What is read; other columns are ignored. `file` and `speaker` are needed."""
+"""Names of the columns that are read; others are ignored. `file` and `speaker` are required."""
 
 Row = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ class _Segment:
 
 
 def read(root: Path) -> Corpus:
-    """The table `root`, with its paths relative to the table's folder.
+    """Read the table `root`, whose paths are relative to its folder.
 
     Columns: `file`, `speaker`, and any of `session`, `emotion`, `start`, `end`, `id`. `start` and `end` are
     seconds or times ("0 days 00:00:01.5"); blank or NaT means the file's own start or end. Rows without
@@ -44,8 +44,8 @@ def read(root: Path) -> Corpus:
     All emotions are classes, sorted; `targets.with_targets` chooses and merges.
 
     Raises:
-        CorpusError: no such table, another format, no `file` or `speaker` column, no rows, or a `session`
-            column that does not name five sessions.
+        CorpusError: The table is missing, of another format or without rows; it has no column `file` or
+            `speaker`; or its column `session` does not name five sessions.
     """
     columns, rows = _rows(root)
     if "file" not in columns:
@@ -104,14 +104,14 @@ def read(root: Path) -> Corpus:
 
 
 def seconds(value: object) -> float | None:
-    """Seconds of a number, or of a time as pandas or people write it; None where it is blank.
+    """Convert a number, or a time as pandas or people write it, to seconds; None where it is blank.
 
     Example:
         >>> seconds("0 days 00:01:01.5"), seconds(" 2.25"), seconds("NaT")
         (61.5, 2.25, None)
 
     Raises:
-        CorpusError: anything else.
+        CorpusError: The value is no time.
     """
     text = _text(value)
     if text is None:
@@ -189,7 +189,7 @@ def _text(value: object) -> str | None:
 
 
 def _rows(root: Path) -> tuple[list[str], list[Row]]:
-    """The table's columns and rows."""
+    """Read the table's column names and rows."""
     if not root.is_file():
         raise CorpusError(f"{root} is no file; give a .csv or .parquet table as --root")
     match root.suffix.lower():

@@ -1,4 +1,4 @@
-"""Utterance and Corpus: the records that everything else reads."""
+"""Records of a corpus: Utterance, Problem and Corpus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pcl_jax.config import SubsetName
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be read or used as asked. One line: what, which value, what to do."""
+    """Corpus that cannot be read or used as requested. One line: what, which value, what to do."""
 
 
 class NotPossible(CorpusError):
@@ -17,40 +17,40 @@ class NotPossible(CorpusError):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One segmented turn with at most one label."""
+    """Segmented turn with at most one label."""
 
     id: str
-    """Unique in its corpus."""
+    """Name, unique in its corpus."""
     path: Path
     session: int
-    """Recording session 1..5, or speaker group where the corpus has none."""
+    """Recording session 1..5, or group of speakers where the corpus has no sessions."""
     speaker: str
     emotion: str | None
-    """The corpus's own label in full ("angry"), None where there is none."""
+    """Label in full, as the corpus names it ("angry"); None for unlabelled speech."""
     duration_s: float
     start_s: float = 0.0
-    """Where the utterance begins in its file."""
+    """Start in its file."""
     end_s: float | None = None
-    """Where it ends; None for the end of the file."""
+    """End in its file; None for the end of the file."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a corpus as it lies on disk."""
+    """Fault of a corpus on disk, or a remark about it."""
 
     kind: str
-    """"missing", "unreadable", "empty", "duplicate", "no_audio", "unknown_label", "total", ..."""
+    """Kind of the fault: "missing", "unreadable", "empty", "duplicate", "unknown_label", "total", ..."""
     item: str
-    """The file, id or count it is about."""
+    """File, id or count that is affected."""
     message: str
-    """One line: what is wrong, which value, what to do."""
+    """Message in one line: what is wrong, which value, what to do."""
     fatal: bool = False
-    """The corpus cannot be used until this is mended."""
+    """Whether the corpus cannot be used until this is mended."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All utterances of a release, in a fixed order (sorted by id).
+    """Utterances of a corpus in a fixed order (sorted by id), and its target classes.
 
     `targets` maps each class, in class order, to the emotions merged into it, as in
     `{"happy": ("happy", "excited")}`. Utterances of other emotions, or none, serve pre-training only.
@@ -64,17 +64,22 @@ class Corpus:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the target classes, in order."""
         return tuple(self.targets)
 
     def label(self, utterance: Utterance) -> int | None:
-        """Index of the utterance's class, None if its emotion is no target."""
+        """Return the index of the utterance's class; None if its emotion is not a target."""
         for index, emotions in enumerate(self.targets.values()):
             if utterance.emotion in emotions:
                 return index
         return None
 
     def subset(self, name: SubsetName) -> tuple[Utterance, ...]:
-        """ "all" (IEMOCAP-10), "target" (IEMOCAP-4) or "out_of_distribution": all without target."""
+        """Select utterances by whether they have a target.
+
+        Args:
+            name: "all" (IEMOCAP-10), "target" (IEMOCAP-4) or "out_of_distribution": those without a target.
+        """
         if name == "all":
             return self.utterances
         wanted = name == "target"

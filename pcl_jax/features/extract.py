@@ -200,11 +200,13 @@ def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, s
     """By utterance id: what its audio is, or why it cannot be read."""
     digests: dict[str, str] = {}
     bad: dict[str, AudioError] = {}
-    for utterance, result in zip(utterances, audio.digests(utterances, threads), strict=True):
-        if isinstance(result, AudioError):
-            bad[utterance.id] = result
+    files = audio.file_digests((u.path for u in utterances), threads)
+    for utterance in utterances:
+        content = files[utterance.path]
+        if isinstance(content, AudioError):
+            bad[utterance.id] = content
         else:
-            digests[utterance.id] = result
+            digests[utterance.id] = audio.segment_digest(content, utterance.start_s, utterance.end_s)
     return digests, bad
 
 

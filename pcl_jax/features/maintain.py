@@ -54,8 +54,14 @@ def damaged_parts(folder: Path) -> dict[Path, list[str]]:
 def changed_audio(there: Store, utterances: Iterable[Utterance]) -> list[str]:
     """Ids whose audio is another than what the features were computed from, or is gone."""
     known = [utterance for utterance in utterances if utterance.id in there]
-    now = audio.digests(known)
-    return [u.id for u, digest in zip(known, now, strict=True) if digest != there.audio_digest(u.id)]
+    files = audio.file_digests(u.path for u in known)
+    changed = []
+    for u in known:
+        content = files[u.path]
+        gone = isinstance(content, audio.AudioError)
+        if gone or audio.segment_digest(content, u.start_s, u.end_s) != there.audio_digest(u.id):
+            changed.append(u.id)
+    return changed
 
 
 def unused(features: Path, runs: Path) -> list[StoredFeatures]:

@@ -58,7 +58,8 @@ def compute(task: Task) -> Computed:
         WorkerError: A view failed on audio that can be read.
     """
     try:
-        waveform = audio.read(task.utterance)
+        utterance = task.utterance
+        waveform = audio.read(utterance.path, start_s=utterance.start_s, end_s=utterance.end_s)
     except AudioError as error:
         return Computed(task.utterance, {}, np.zeros(0, np.float32), error)
     features = {}

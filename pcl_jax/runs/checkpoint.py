@@ -84,7 +84,9 @@ class States:
 
     def save(self, number: int, state: State) -> None:
         """Save in the background; the state is copied before this returns."""
-        self._checkpointer.save_async(number, dict(enumerate_leaves(jax.tree.leaves(state))), force=True)
+        self._checkpointer.save_async(
+            number, dict(enumerate_leaves(jax.tree.leaves(state))), force=True, overwrite=True
+        )
 
 
 def enumerate_leaves(leaves: list[Any]) -> list[tuple[str, Any]]:

@@ -119,15 +119,17 @@ class Ledger:
     def save_predictions(self, spec: Spec, predictions: Predictions) -> None:
         """Write the predictions of a run."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: np.asarray(value) for name, value in predictions._asdict().items()})
+        arrays = {name: np.asarray(value) for name, value in predictions._asdict().items()}
+        np.savez(buffer, allow_pickle=False, **arrays)
         write_atomically(self.folder(spec) / PREDICTIONS, buffer.getvalue())
 
     def predictions(self, spec: Spec) -> Predictions:
         """Load the predictions of a finished run."""
         with np.load(self.folder(spec) / PREDICTIONS, allow_pickle=False) as file:
-            values = {name: file[name] for name in Predictions._fields}
-        texts = {name: tuple(values[name].tolist()) for name in ("classes", "validation_ids", "test_ids")}
-        return Predictions(**(values | texts))
+            classes, validation_ids, test_ids = (
+                tuple(file[name].tolist()) for name in ("classes", "validation_ids", "test_ids")
+            )
+            return Predictions(classes, validation_ids, file["validation"], test_ids, file["test"])
 
     @contextmanager
     def claim(self, specs: Sequence[Spec], *, wait: bool = False) -> Iterator[list[Spec]]:

@@ -18,7 +18,7 @@ def label_efficiency(
     *,
     per_class: Mapping[int, int] | None = None,
     probes: bool,
-) -> Iterator[Spec]:
+) -> Iterator[Pretrain | Scored]:
     """Yield each pre-training, then its views supervised, frozen and tuned, on few labels and on many.
 
     Args:
@@ -52,15 +52,14 @@ class Group:
     fold: int
     start: Pretrain | SavedEncoders | None
     """Pre-training that most of the runs start from; None where there is none."""
-    pretrains: bool = False
-    """Whether that pre-training is itself asked for."""
+    pretraining: Pretrain | None = None
+    """The same, where it is itself asked for."""
     runs: list[Scored | Measure] = field(default_factory=list)
 
     @property
     def specs(self) -> list[Spec]:
         """All specs, the pre-training first."""
-        first: list[Spec] = [self.start] if self.pretrains and isinstance(self.start, Pretrain) else []
-        return [*first, *self.runs]
+        return [*([self.pretraining] if self.pretraining else []), *self.runs]
 
     def title(self, groups: "Sequence[Group]") -> str:
         """Return the fold, and what else tells this group from the others."""
@@ -93,7 +92,7 @@ def groups(specs: Iterable[Spec], shard: Shard = (1, 1)) -> list[Group]:
             start = spec.start or latest.get(spec.fold)
         group = found.setdefault((spec.fold, start), Group(spec.fold, start))
         if isinstance(spec, Pretrain):
-            group.pretrains = True
+            group.pretraining = spec
         else:
             group.runs.append(spec)
     number, count = shard

@@ -44,7 +44,7 @@ def train(
         FloatingPointError: the loss is no longer finite.
     """
     with checkpoint.states(folder / STATES) as states:
-        start = training.beginning(data, networks, seed=seed, mesh=mesh)
+        start = training.initial_progress(data, networks, seed=seed, mesh=mesh)
         progress = start = states.latest(start) or start
         history = History(folder, last_epoch=progress.epoch)
         saved_at, saved = time.monotonic(), progress.epoch

@@ -72,13 +72,13 @@ class Protocol:
         """Return the twelve hex digits that name a run."""
         return digest(self.fingerprint(spec))
 
-    def comparable(self, settings: Settings) -> str:
-        """Return the digest that runs share which can stand in one table.
+    @property
+    def data(self) -> str:
+        """Digest of the data and of the version: runs that differ in it never share a table.
 
-        It leaves out the settings of pre-training: a record has those of the run's own pre-training.
+        Settings are not in it, a record has those in full: `experiments.sections` compares them.
         """
-        shared = {name: value for name, value in changed(settings).items() if name != "pretraining"}
-        return digest(TRAINING_VERSION, self.recordings, self.labels, shared)
+        return digest(TRAINING_VERSION, self.recordings, self.labels)
 
     def encoder_fingerprint(self, fold: int, views: tuple[str, ...], settings: Settings) -> dict[str, Any]:
         """Return what a saved encoder must say of itself to be used on a fold.

@@ -10,6 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,7 @@ from pcl_jax.runs.spec import (
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import probe as probing
 from pcl_jax.training import represent
-from pcl_jax.training.pretrain import unlabelled
+from pcl_jax.training.pretrain import pretraining_rows
 from pcl_jax.views.view import View
 
 Source = Literal["random", "pretrained", "supervised"]
@@ -87,13 +88,16 @@ class Runner:
 
     def data(self, spec: Spec) -> FoldData:
         """Load the features that a run reads."""
-        settings = spec.settings
+        names, settings = views_of(spec), spec.settings
+        full_length = None
+        if settings.encoders.spectral_pool == "flatten":
+            full_length = max(self.views[name].full_frames or 0 for name in names) or None
         extra = spec.extra_corpora if isinstance(spec, Pretrain) else ()
         return self.loader.load(
             spec.fold,
-            views_of(spec),
-            normalise=settings.normalise,
-            flatten=settings.encoders.spectral_pool == "flatten",
+            names,
+            normalise={name: settings.normalise for name in names if self.views[name].normalised},
+            full_length=full_length,
             extra_corpora=[self.extra_corpora[name] for name in extra],
         )
 
@@ -159,7 +163,7 @@ class Runner:
                 data, networks, options, seed=self.protocol.seed, mesh=self.mesh, folder=folder, watch=watch
             )
         params = jax.device_get(progress.best.params)
-        count = len(unlabelled(data, options, seed=self.protocol.seed))
+        count = len(pretraining_rows(data, options, seed=self.protocol.seed))
         header = self.protocol.encoder_fingerprint(spec.fold, spec.views, spec.settings) | {
             "identity": self.protocol.identity(spec),
             "views": list(spec.views),
@@ -247,8 +251,10 @@ class Runner:
                 wait_for_others()
             remaining = busy
 
-    def _claim(self, specs: Sequence[Any]):
-        """Claim runs for this process; of several processes that train as one, for all of them."""
+    def _claim(self, specs: Sequence[Any]) -> AbstractContextManager[list[Any]]:
+        """Claim runs; of several processes that train as one, the first claims for all, and waits."""
+        if jax.process_index() > 0:
+            return nullcontext(list(specs))
         return self.ledger.claim(specs, wait=jax.process_count() > 1)
 
     def _groups(self, specs: Iterable[Scored]) -> Iterator[list[Any]]:
@@ -343,8 +349,9 @@ class Runner:
         }
         arrays = result.params | {"scale": result.scale._asdict()}
         if normaliser := data.normalisers.get(spec.view):
-            card |= {"normaliser": normaliser.how, "normaliser keys": normaliser.keys}
-            arrays |= {"normaliser": normaliser.to_arrays()}
+            statistics = normaliser.to_arrays()
+            card |= {name: statistics.pop(name).tolist() for name in ("how", "keys")}
+            arrays |= {"normaliser": statistics}
         checkpoint.save_arrays(folder / checkpoint.FINETUNED, jax.device_get(arrays), card)
         history = History(folder, last_epoch=0)
         history.rows.extend(result.history)
@@ -420,7 +427,7 @@ class Runner:
                 "skipped": len(self.skipped),
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
-                "protocol": self.protocol.comparable(spec.settings),
+                "protocol": self.protocol.data,
                 "versions": records.versions(),
                 "device": records.device(),
                 "config_digest": self.protocol.identity(spec),

@@ -5,7 +5,7 @@ is decided by `pcl_jax.runs.protocol`, where the answer lies by `pcl_jax.runs.le
 settings that a run of its kind uses: two specs are equal exactly if they ask for the same.
 """
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -143,6 +143,4 @@ def views_of(spec: Spec) -> tuple[str, ...]:
 
 def settings_in_full(spec: Spec) -> dict[str, Any]:
     """Return the settings that a run of this kind uses, defaults included, as JSON types."""
-    return {
-        name: asdict(value) if is_dataclass(value) else value for name, value in _used_settings(spec).items()
-    }
+    return {name: value for name, value in asdict(spec.settings).items() if name in _used_settings(spec)}

@@ -115,12 +115,22 @@ NO_SCORES = Scores({})
 
 
 def per_repeat(rows: Iterable[Row], folds: Iterable[int], score: str = "uar") -> dict[int, float]:
-    """Return a score in % of each repeat that has all these folds: the mean over them."""
+    """Return a score in % of each repeat that has all these folds: the mean over them.
+
+    Raises:
+        ValueError: two rows are of the same fold and repeat, so that they are no one cell.
+    """
     wanted = set(folds)
     by_repeat: dict[int, dict[int, float]] = {}
     for row in rows:
         if row["fold"] in wanted:
-            by_repeat.setdefault(row["repeat"], {})[row["fold"]] = row[score]
+            by_fold = by_repeat.setdefault(row["repeat"], {})
+            if row["fold"] in by_fold:
+                raise ValueError(
+                    f"two runs of fold {row['fold']}, repeat {row['repeat']} in one cell; "
+                    f"one is {row.get('run')}"
+                )
+            by_fold[row["fold"]] = row[score]
     return {
         repeat: 100 * float(np.mean([by_fold[fold] for fold in sorted(wanted)]))
         for repeat, by_fold in sorted(by_repeat.items())
@@ -135,11 +145,11 @@ def whole_folds(*cells: Iterable[Row]) -> frozenset[int]:
     (fold, repeat) pairs whose repeats are whole in every cell; of several such sets, the largest.
     """
     runs = [{(row["repeat"], row["fold"]) for row in cell} for cell in cells]
-    there = set.intersection(*runs) if runs else set()
+    shared = set.intersection(*runs) if runs else set()
     by_repeat: dict[int, set[int]] = {}
-    for repeat, fold in there:
+    for repeat, fold in shared:
         by_repeat.setdefault(repeat, set()).add(fold)
-    folds = sorted({fold for _, fold in there})
+    folds = sorted({fold for _, fold in shared})
     candidates = [frozenset(c) for n in range(len(folds), 0, -1) for c in combinations(folds, n)]
 
     def pairs_in(candidate: frozenset[int]) -> int:

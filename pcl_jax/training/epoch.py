@@ -1,6 +1,6 @@
 """One epoch, of pre-training or of fine-tuning."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,33 +12,57 @@ from pcl_jax.training.optimiser import TrainState
 
 
 class Epoch(NamedTuple):
-    """What came of an epoch."""
+    """The outcome of an epoch."""
 
     state: TrainState
     losses: Float[np.ndarray, " steps *r"]
-    loss: Float[np.ndarray, " *r"]
-    """The mean over utterances, of each run."""
+    """The loss of each step, of each run."""
+    metrics: Mapping[str, Float[np.ndarray, " *r"]]
+    """The mean over utterances of each metric, `loss` among them, of each run."""
     utterances: int
     waited_s: float
-    """For the disk."""
+    """Seconds that the epoch waited for features from disk."""
     capacities: frozenset[Any]
-    """Of its batches: each is a program."""
+    """The capacities of its batches: each is a program."""
 
 
-def epoch(
-    step: Callable, state: TrainState, data: FoldData, batches: Iterable[Batch], *more: Any, **static: Any
+def train_epoch(
+    step: Callable,
+    state: TrainState,
+    data: FoldData,
+    batches: Iterable[Batch],
+    *arguments: Any,
+    **static: Any,
 ) -> Epoch:
-    """`step(state, features, rows, *more, **static)` on each batch, which gives the new state and the loss.
+    """Train on each batch in turn.
 
-    The device is waited for at the end alone, unless the features come from disk.
+    Nothing waits for the device before the end, unless features come from disk.
+
+    Args:
+        step: `step(state, features, rows, *arguments, **static)` -> new state and metrics, `loss` among them.
+        state: The state before the first step.
+        data: The fold of the batches.
+        batches: Batches of `data`.
+        arguments: Further arguments of the step.
+        static: Further keyword arguments of the step.
     """
-    losses, counts, waited_s, capacities = [], [], 0.0, set()
+    metrics, counts, waited_s, capacities = [], [], 0.0, set()
     for batch in batches:
-        state, loss = step(state, batch.features, batch.rows, *more, **batch.static, **static)
-        losses.append(data.throttle(loss))
+        state, found = step(state, batch.features, batch.rows, *arguments, **batch.static, **static)
+        metrics.append(data.throttle(found))
         counts.append(batch.utterances)
         waited_s += batch.waited_s
         capacities.add(batch.static["capacity"])
-    found = np.array(fetch(losses))
-    mean = np.average(found, weights=counts, axis=0)
-    return Epoch(state, found, mean, sum(counts), waited_s, frozenset(capacities))
+    metrics = fetch(metrics)
+    losses = np.array([step["loss"] for step in metrics])
+    return Epoch(state, losses, mean_metrics(metrics, counts), sum(counts), waited_s, frozenset(capacities))
+
+
+def mean_metrics(
+    metrics: Sequence[Mapping[str, Any]], counts: Sequence[int]
+) -> dict[str, Float[np.ndarray, " *r"]]:
+    """Return the mean of each metric over batches that have so many utterances."""
+    return {
+        name: np.asarray(np.average([batch[name] for batch in metrics], weights=counts, axis=0))
+        for name in metrics[0]
+    }

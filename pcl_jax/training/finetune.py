@@ -28,7 +28,7 @@ from pcl_jax.evaluation.metrics import uar
 from pcl_jax.models.encoders import FunctionalsEncoder
 from pcl_jax.models.networks import ClassifierNetwork, Precomputed, encode, init
 from pcl_jax.rng import named_key
-from pcl_jax.training.epoch import epoch
+from pcl_jax.training.epoch import train_epoch
 from pcl_jax.training.optimiser import TrainState, apply_gradient, init_state
 from pcl_jax.training.represent import map_utterances, represent
 from pcl_jax.training.stopping import Patience, Plateau
@@ -62,9 +62,9 @@ class Finetuned(NamedTuple):
 
     params: Variables
     scale: Scale
-    validation: Int[np.ndarray, " n"]
-    """Predicted classes of the labelled validation utterances."""
-    test: Int[np.ndarray, " n"]
+    validation: Float[np.ndarray, "n c"]
+    """Log-probabilities of the classes for the labelled validation utterances."""
+    test: Float[np.ndarray, "m c"]
     best_epoch: int
     history: list[dict[str, Any]]
 
@@ -79,7 +79,7 @@ def train_step(
     key: jax.Array,
     *,
     model: ClassifierNetwork,
-) -> tuple[TrainState, jax.Array]:
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """One Adam step on the mean cross-entropy of the utterances with a label >= 0, dropout on.
 
     `state.params | frozen` are all the parameters; those of `frozen` stay.
@@ -93,7 +93,7 @@ def train_step(
         return jnp.where(present, errors, 0).sum() / jnp.maximum(present.sum(), 1)
 
     value, gradient = jax.value_and_grad(loss)(state.params)
-    return apply_gradient(state, gradient, state.statistics, learning_rate), value
+    return apply_gradient(state, gradient, state.statistics, learning_rate), {"loss": value}
 
 
 def _logits(
@@ -148,14 +148,14 @@ def _train(
 
 @partial(jax.jit, static_argnames=(*_STATIC, "mesh"))
 def _predict(params, frozen, scales, packed, rows, *, capacity, full_length, model, mesh):
-    """`[n, r]`; a device gathers features once for all its runs."""
+    """Log-probabilities `[n, r, c]`; a device gathers features once for all its runs."""
 
     def one(params, scale, frozen, features):
-        return _logits(model, params | frozen, features, scale).argmax(axis=-1)
+        return jax.nn.log_softmax(_logits(model, params | frozen, features, scale))
 
     features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
     in_turn = jax.default_backend() == "cpu"  # the layers of one run stay in the cache
-    return _map_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).T
+    return _map_runs(one, mesh, (params, scales), frozen, features, in_turn=in_turn).swapaxes(0, 1)
 
 
 def init_params(model: ClassifierNetwork, example: Ragged | Array, *names: int, seed: int) -> Variables:
@@ -210,10 +210,10 @@ class _RunProgress:
     patience: Patience = field(default_factory=Patience)
     plateau: Plateau = field(default_factory=Plateau)
     best_epoch: int = 0
-    validation: Int[np.ndarray, " n"] | None = None
+    validation: Float[np.ndarray, "n c"] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def update(self, row: dict[str, Any], predicted: Int[np.ndarray, " n"], config: Finetuning) -> bool:
+    def update(self, row: dict[str, Any], predicted: Float[np.ndarray, "n c"], config: Finetuning) -> bool:
         """After one more epoch; whether it was the best."""
         self.history.append(row)
         error = 1 - row["validation_uar"]
@@ -221,12 +221,12 @@ class _RunProgress:
         self.plateau = self.plateau.update(
             error, factor=config.plateau_factor, patience=config.plateau_patience
         )
-        if better := self.patience.since == 0:
+        if better := self.patience.stalled == 0:
             self.best_epoch, self.validation = row["epoch"], predicted
         return better
 
     def over(self, config: Finetuning) -> bool:
-        return self.patience.since >= config.patience
+        return self.patience.stalled >= config.patience
 
 
 def finetune(
@@ -292,7 +292,7 @@ def finetune(
         at, model, its_own = evaluation
         return map_utterances(
             at, rows, mesh, partial(_predict, params, its_own, scales, model=model, mesh=mesh)
-        ).T
+        ).swapaxes(0, 1)
 
     states, best = _start(params, mesh=mesh), params
     labels = put(data.labels.astype(np.int32), replicated(mesh))
@@ -303,7 +303,7 @@ def finetune(
         rates = np.array([config.learning_rate * course.plateau.scale for course in courses], np.float32)
         shuffled = np.stack([run.rows[order(seed, number, len(run.rows), fold, run.repeat)] for run in runs])
         batches = training.data.batches(shuffled, config.batch, mesh, drop_last=False)
-        trained = epoch(
+        trained = train_epoch(
             _train, states, training.data, batches, scales, rates, keys, training.frozen, labels,
             model=training.model, mesh=mesh,
         )  # fmt: skip
@@ -314,7 +314,7 @@ def finetune(
         for i, course in enumerate(courses):
             if course.over(config):
                 continue  # trains on in vain until all have ended
-            loss = float(trained.loss[i])
+            loss = float(trained.metrics["loss"][i])
             if not np.isfinite(loss):
                 step = 1 + int(np.argmin(np.isfinite(trained.losses[:, i])))
                 raise FloatingPointError(
@@ -324,7 +324,9 @@ def finetune(
             row = {
                 "epoch": number,
                 "loss": loss,
-                "validation_uar": uar(data.labels[validation], predicted[i], model.classifier.classes),
+                "validation_uar": uar(
+                    data.labels[validation], predicted[i].argmax(axis=1), model.classifier.classes
+                ),
                 "learning_rate": float(rates[i]),
                 "seconds": seconds,
             }

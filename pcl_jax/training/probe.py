@@ -20,9 +20,9 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class Probed(NamedTuple):
-    validation: Int[np.ndarray, " n"]
-    """Predicted classes of the labelled validation utterances."""
-    test: Int[np.ndarray, " m"]
+    validation: Float[np.ndarray, "n c"]
+    """Log-probabilities of the classes for the labelled validation utterances."""
+    test: Float[np.ndarray, "m c"]
 
 
 def pooled(data: FoldData, view: str) -> Float[np.ndarray, "n d"]:
@@ -57,6 +57,15 @@ def probe(data: FoldData, vectors: Float[Array, "n d"], rows: Int[np.ndarray, " 
         predicted = model.predict(x[validation])
         score = uar(data.labels[validation], predicted, classes)
         if score > best:
-            best, kept = score, Probed(predicted, model.predict(x[test]))
+            best, kept = score, model
     assert kept is not None
-    return kept
+    return Probed(*(_log_probabilities(kept, x[rows], classes) for rows in (validation, test)))
+
+
+def _log_probabilities(
+    model: LogisticRegression, x: Float[np.ndarray, "n d"], classes: int
+) -> Float[np.ndarray, "n c"]:
+    """Return log-probabilities of all classes; of one without a labelled utterance, minus infinity."""
+    found = np.full((len(x), classes), -np.inf, np.float32)
+    found[:, model.classes_] = model.predict_log_proba(x)
+    return found

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 
 class Patience(NamedTuple):
-    """The best value so far, and the epochs since."""
+    """The best value so far, and the epochs stalled."""
 
     best: float = float("inf")
-    since: int = 0
+    stalled: int = 0
 
     def update(self, value: float) -> "Patience":
-        """After one more epoch; `since == 0` says that it was the best.
+        """After one more epoch; `stalled == 0` says that it was the best.
 
         >>> Patience().update(0.9).update(0.7).update(0.8)
-        Patience(best=0.7, since=1)
+        Patience(best=0.7, stalled=1)
         """
-        return Patience(value, 0) if value < self.best else Patience(self.best, self.since + 1)
+        return Patience(value, 0) if value < self.best else Patience(self.best, self.stalled + 1)
 
 
 class Plateau(NamedTuple):
@@ -31,7 +31,7 @@ class Plateau(NamedTuple):
     """
 
     best: float = float("inf")
-    since: int = 0
+    stalled: int = 0
     scale: float = 1.0
 
     def update(self, value: float, *, factor: float, patience: int) -> "Plateau":
@@ -43,6 +43,6 @@ class Plateau(NamedTuple):
         """
         if value < self.best:
             return Plateau(value, 0, self.scale)
-        if self.since + 1 < patience:
-            return Plateau(self.best, self.since + 1, self.scale)
+        if self.stalled + 1 < patience:
+            return Plateau(self.best, self.stalled + 1, self.scale)
         return Plateau(self.best, 0, self.scale * factor)

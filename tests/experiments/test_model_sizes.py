@@ -3,11 +3,12 @@
 import pytest
 
 from experiments.model_sizes import Sizes, size_table, sizes_of
-from pcl_jax.config import Clip, Encoders, SpeechModels
+from pcl_jax.config import Encoders
+from pcl_jax.views.clip import Clip
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.model import random_model
-from pcl_jax.views.speech_models.view import SpeechModelView
+from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 
 HEAD = (128 * 256 + 256) + 2 * 256 + (256 * 128 + 128)

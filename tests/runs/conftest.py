@@ -102,6 +102,7 @@ def small_runner(
     corpus=None,
     seed=0,
     devices: int | None = 1,
+    memory_share: float = 0.5,
     spoil=None,
     extra_corpora=None,
 ) -> Runner:
@@ -127,6 +128,7 @@ def small_runner(
         runs=folder / runs,
         seed=seed,
         devices=devices,
+        memory_share=memory_share,
         extra_corpora=extra_corpora,
     )
 

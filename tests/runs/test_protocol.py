@@ -69,7 +69,7 @@ def test_labels_are_in_the_identity_of_a_run_exactly_if_it_uses_them():
     chosen = with_pretraining(config.Pretraining(subset="target"))
     assert relabelled.identity(chosen) != PROTOCOL.identity(chosen)
     assert relabelled.identity(TUNED) != PROTOCOL.identity(TUNED)
-    assert relabelled.comparable(SETTINGS) != PROTOCOL.comparable(SETTINGS)
+    assert relabelled.data != PROTOCOL.data
 
 
 def test_names_decide_nothing_and_content_everything():
@@ -126,7 +126,7 @@ def test_a_folder_and_the_spec_that_made_it_ask_for_the_same_run(make_runner):
 
 
 def test_two_corpora_of_one_name_share_no_record(make_runner):
-    runners = [make_runner(corpus=small_corpus(per_speaker=count)) for count in (7, 8)]
+    runners = [make_runner(runs=f"of{n}", corpus=small_corpus(per_speaker=n)) for n in (7, 8)]
     rows = [finetune(runner, 1, "egemaps") for runner in runners]
     assert rows[0]["run"] != rows[1]["run"]
     assert rows[0]["recordings"] != rows[1]["recordings"]

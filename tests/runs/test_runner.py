@@ -208,7 +208,7 @@ def test_a_plan_holds_every_run_once_and_all_methods_see_the_same_labels(make_ru
     assert len(specs) == 1 + 4 * 2 * 6 == len({runner.ledger.folder(spec) for spec in specs})
     assert runner.ledger.finished_records(specs) == []
     (group,) = plan.groups(specs)
-    assert group.pretrains
+    assert group.pretraining == start
     pretrain(runner, 1)
     rows = list(runner.run_all(group.runs))
     finished = runner.ledger.finished_records(specs)
@@ -333,7 +333,7 @@ def test_a_record_says_what_its_encoder_was_pretrained_on(make_runner):
     assert row["pretrained_on"] is None
     assert row["protocol"] == record_in(folder)["protocol"]
     # 8 utterances of each of ten speakers, neutral, angry, sad, happy and other in turn.
-    assert (row["counts"], row["utterances"]) == ((20, 20, 20, 10), 80)
+    assert (row["counts"], row["utterances"]) == ([20, 20, 20, 10], 80)
     truth, right = np.sum(row["confusion"], axis=1), np.diag(row["confusion"])
     np.testing.assert_allclose(right / truth, row["recall"])
 

@@ -9,7 +9,7 @@ import pytest
 from pcl_jax import config
 from pcl_jax.data.load import ExtraCorpus
 from pcl_jax.runs.spec import Pretrain
-from pcl_jax.training.pretrain import unlabelled
+from pcl_jax.training.pretrain import pretraining_rows
 from tests.runs.conftest import SETTINGS, finetune, small_corpus
 
 
@@ -87,7 +87,7 @@ def test_fewer_utterances_are_among_more_and_none_is_of_another_session(make_run
     runner = make_runner()
     data = runner.data(runner.pretraining(3))
     chosen = [
-        set(unlabelled(data, replace(SETTINGS.pretraining, utterances=count), seed=0).tolist())
+        set(pretraining_rows(data, replace(SETTINGS.pretraining, utterances=count), seed=0).tolist())
         for count in (10, 20, 47, 48, 1000)
     ]
     assert [len(rows) for rows in chosen] == [10, 20, 47, 48, 48]
@@ -95,7 +95,7 @@ def test_fewer_utterances_are_among_more_and_none_is_of_another_session(make_run
         assert few <= many
     assert chosen[-1] == set(data.train.tolist())
     target = config.Pretraining(subset="target", utterances=20)
-    rows = unlabelled(data, target, seed=0)
+    rows = pretraining_rows(data, target, seed=0)
     assert len(rows) == 20
     assert (data.labels[rows] >= 0).all()
-    assert set(unlabelled(data, target, seed=1).tolist()) != set(rows.tolist())
+    assert set(pretraining_rows(data, target, seed=1).tolist()) != set(rows.tolist())

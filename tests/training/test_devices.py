@@ -12,8 +12,9 @@ from pcl_jax.devices import mesh, replicated, sharded
 from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import ProjectionHead
 from pcl_jax.models.networks import PretrainingNetworks
+from pcl_jax.training.objectives import Pairwise
 from pcl_jax.training.optimiser import init_state
-from pcl_jax.training.pretrain import loss_of, train_step
+from pcl_jax.training.pretrain_step import compute_loss, train_step
 
 DEVICES = 8
 RNG = np.random.default_rng(1)
@@ -62,7 +63,9 @@ def initial(features):
 
 def no_dropout(state, batch):
     """A step with the dropout of evaluation, so that devices cannot differ by their masks."""
-    return train_step(state, batch, 1e-3, jax.random.key(0), networks=networks_of(0.0), temperature=0.5)
+    return train_step(
+        state, batch, 1e-3, jax.random.key(0), networks=networks_of(0.0), objective=Pairwise(0.5)
+    )
 
 
 def test_eight_devices_take_the_step_of_one(features, initial):
@@ -75,8 +78,8 @@ def test_eight_devices_take_the_step_of_one(features, initial):
         rows = jax.device_put(rows, sharded(on))
         state = jax.device_put(init_state(*initial), replicated(on))
         step = jax.jit(lambda state, packed, rows, make=make: no_dropout(state, make(packed, rows)))
-        state, loss = step(state, packed, rows)
-        results.append((loss, state.statistics, state.moments.mu))
+        state, metrics = step(state, packed, rows)
+        results.append((metrics["loss"], state.statistics, state.moments.mu))
         assert len(state.params["head"]["mel"]["Dense_0"]["kernel"].sharding.device_set) == count
     one, eight = map(jax.device_get, results)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), eight, one)
@@ -86,15 +89,14 @@ def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initi
     params, statistics = initial
     networks = PretrainingNetworks(NETWORKS.encoders, ProjectionHead(axis_name="data"))
     make, packed, rows = batch(features, DEVICES)
-    options = {"temperature": 0.5}
 
     def local(params, rows):
         def loss(params):
             shard = make(packed, rows[None])
-            value, (new, _) = loss_of(
-                params, statistics, shard, networks=networks, axis_name="data", key=None, **options
+            value, forward = compute_loss(
+                params, statistics, shard, networks=networks, objective=Pairwise(0.5, "data")
             )
-            return value, new
+            return value, forward.statistics
 
         (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, jax.lax.pmean(gradient, "data")
@@ -103,7 +105,7 @@ def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initi
 
     make_one, _, rows_one = batch(features, 1)
     whole = jax.jit(make_one)(packed, rows_one)
-    loss_of_whole = partial(loss_of, networks=NETWORKS, **options)
+    loss_of_whole = partial(compute_loss, networks=NETWORKS, objective=Pairwise(0.5))
     (value, _), gradient = jax.jit(jax.value_and_grad(loss_of_whole, has_aux=True))(params, statistics, whole)
     np.testing.assert_allclose(values, np.full(DEVICES, value), rtol=1e-5)
     for device in (0, DEVICES - 1):
@@ -115,7 +117,7 @@ def test_the_negatives_are_those_of_the_global_batch(features, initial):
     """At initialisation the loss is near chance, 4 ln n with n of all devices together."""
     params, statistics = initial
     make, packed, rows = batch(features, DEVICES)
-    loss, _ = jax.jit(partial(loss_of, networks=NETWORKS, temperature=10.0))(
+    loss, _ = jax.jit(partial(compute_loss, networks=NETWORKS, objective=Pairwise(10.0)))(
         params, statistics, jax.jit(make)(packed, rows)
     )
     assert loss == pytest.approx(4 * np.log(32), rel=0.01)

@@ -5,12 +5,12 @@ from pcl_jax.training.stopping import Patience, Plateau
 NAN = float("nan")
 
 
-def test_patience_counts_epochs_since_the_best_and_nan_never_is():
+def test_patience_counts_epochs_stalled_the_best_and_nan_never_is():
     states = []
     state = Patience()
     for value in (3.0, 2.0, 2.0, NAN, 2.5, 1.0):
         state = state.update(value)
-        states.append((state.best, state.since))
+        states.append((state.best, state.stalled))
     assert states == [(3.0, 0), (2.0, 0), (2.0, 1), (2.0, 2), (2.0, 3), (1.0, 0)]
 
 
@@ -27,7 +27,7 @@ def test_an_improvement_starts_the_count_anew_and_keeps_the_scale():
     state = Plateau()
     for value in (0.5, 0.6, 0.6, 0.4, 0.4, 0.4):
         state = state.update(value, factor=0.5, patience=3)
-    assert state == Plateau(best=0.4, since=2, scale=1.0)
+    assert state == Plateau(best=0.4, stalled=2, scale=1.0)
 
 
 def test_a_flat_uar_decays_the_rate():

@@ -7,9 +7,9 @@ import numpy as np
 import opensmile
 import pytest
 
-from pcl_jax.config import Egemaps, Encoders
+from pcl_jax.config import Encoders
 from pcl_jax.models.encoders import ENCODERS
-from pcl_jax.views.egemaps import EgemapsView, functionals, names
+from pcl_jax.views.egemaps import Egemaps, EgemapsView, functionals, names
 
 
 def voiced(samples: int, f0_hz: float = 150.0) -> np.ndarray:

@@ -17,19 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pcl_jax.views.speech_models.model import UNTRAINED, Family, SpeechModel, untrained
+from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED, Family
+from pcl_jax.views.speech_models.model import SpeechModel, untrained
 from pcl_jax.views.speech_models.parameters import to_parameters
 from pcl_jax.views.speech_models.torch_file import read_torch_file
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 from pcl_jax.views.speech_models.whisper import WhisperArchitecture
 
 log = logging.getLogger(__name__)
-
-DEFAULT_CHECKPOINTS: Mapping[Family, str] = {
-    "wav2vec2": "facebook/wav2vec2-base",
-    "hubert": "facebook/hubert-base-ls960",
-    "whisper": "openai/whisper-base",
-}
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In this order: safetensors can hold nothing but tensors."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,10 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array
+from pcl_jax.views.speech_models.families import Family
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 from pcl_jax.views.speech_models.whisper import WhisperArchitecture, sinusoids
 
-Family: TypeAlias = Literal["wav2vec2", "hubert", "whisper"]
-
-
-UNTRAINED = "untrained"
-"""The checkpoint name of a small model with random weights."""
 UNTRAINED_SEED = 0
 _SMALL = Wav2Vec2Architecture(
     conv_channels=(64,) * 7,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcl_jax.views.speech_models.model import Family
+from pcl_jax.views.speech_models.families import Family
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 from pcl_jax.views.speech_models.whisper import WhisperArchitecture
 

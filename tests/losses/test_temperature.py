@@ -1,3 +1,5 @@
+"""The learnable temperature within its bounds, and the gradient outside them."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,13 +8,13 @@ import pytest
 from pcl_jax.losses import clamped_temperature, mean_directional_ce
 
 
-def test_is_the_exponential_between_the_bounds():
+def test_the_temperature_is_the_exponential_clipped_to_the_bounds():
     parameter = jnp.log(jnp.array([0.001, 0.01, 0.07, 1.0, 20.0]))
     np.testing.assert_allclose(clamped_temperature(parameter), [0.01, 0.01, 0.07, 1.0, 1.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "pull", "moves"),
+    ("temperature", "sign", "moves"),
     [
         (0.07, 1, True),
         (0.07, -1, True),
@@ -22,15 +24,15 @@ def test_is_the_exponential_between_the_bounds():
         (20.0, -1, False),
     ],
 )
-def test_beyond_a_bound_only_the_way_back_is_open(temperature, pull, moves):
-    """`pull` is the sign of the loss's derivative; descent goes the other way."""
-    gradient = jax.grad(lambda theta: pull * clamped_temperature(theta))(jnp.log(temperature))
-    expected = pull * np.clip(temperature, 0.01, 1.0) if moves else 0
+def test_outside_a_bound_only_a_step_back_has_a_gradient(temperature, sign, moves):
+    """`sign` is that of the loss's derivative; descent moves against it."""
+    gradient = jax.grad(lambda theta: sign * clamped_temperature(theta))(jnp.log(temperature))
+    expected = sign * np.clip(temperature, 0.01, 1.0) if moves else 0
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
-def test_descent_finds_the_best_temperature_from_outside_of_the_bounds():
-    """The reason for it all: `exp(clip(theta))` would stay where it starts."""
+def test_descent_reaches_the_best_temperature_from_outside_the_bounds():
+    """The gradient of `exp(jnp.clip(theta))` would be zero, and the temperature would stay at its start."""
     clean, noise = jax.random.normal(jax.random.key(0), (2, 64, 16))
     views = jnp.stack([clean, clean + noise])
 
@@ -48,6 +50,6 @@ def test_descent_finds_the_best_temperature_from_outside_of_the_bounds():
     np.testing.assert_allclose(jnp.exp(theta), best, rtol=0.05)
 
 
-def test_the_bounds_must_be_in_order():
+def test_bounds_in_the_wrong_order_are_refused():
     with pytest.raises(ValueError, match=r"0 < minimum < maximum, got 1\.0 and 0\.5"):
         clamped_temperature(jnp.float32(0), minimum=1.0, maximum=0.5)
