@@ -21,6 +21,7 @@ from pcl_jax.data.normalise import Normalisation
 from pcl_jax.devices import mesh
 from pcl_jax.features.extract import Extraction
 from pcl_jax.features.store import Store
+from pcl_jax.models.encoders import fixed_lengths
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.runs import records
@@ -122,14 +123,11 @@ class Study:
         normalise: dict[str, Normalisation] = {
             name: self.settings.normalise for name, view in self.views.items() if view.normalised
         }
-        full_length = None
-        if self.settings.encoders.spectral_pool == "flatten":
-            mel = self.settings.mel
-            full_length = 1 + round(mel.clip.duration_s * mel.sampling_rate) // mel.hop
+        encoders = {name: view.encoder(self.settings.encoders) for name, view in self.views.items()}
         loader = FoldLoader(self.corpus, self.folds, self.stores, self.mesh, self.resident)
         views = tuple(self.stores)
         return lambda fold, beside: loader.load(
-            fold, views, normalise=normalise, full_length=full_length, extra_corpora=beside
+            fold, views, normalise=normalise, fixed_lengths=fixed_lengths(encoders), extra_corpora=beside
         )
 
     def pretraining_with(self, **changes: Any) -> "Study":
