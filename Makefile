@@ -18,7 +18,7 @@ WHERE := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT))
 FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrain paper report corpus test test-slow check lint format contract types lock clean
+.PHONY: docs help install pretrain paper report corpus test test-slow check lint format contract types lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,9 +56,10 @@ test-slow: $(READY) ## whole runs
 
 check: lint contract types test ## all that must pass before a commit
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
@@ -70,10 +71,13 @@ contract: $(READY) ## who may import whom
 types: $(READY) ## pyright
 	$(BIN)/basedpyright --level error
 
+docs: $(READY) ## the documentation, docs/_build/html/index.html; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
 lock: $(READY) ## renew requirements.lock
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev \
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev --extra docs \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## forget the environment and caches; features, runs and the demo stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

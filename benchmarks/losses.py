@@ -1,23 +1,23 @@
-"""Time and peak memory of a training step's loss and gradient: ours against the losses people use today.
+"""Benchmark of the time and peak memory of loss and gradient, against optax, open_clip and pml.
 
     python benchmarks/losses.py --torch-python PYTHON [--rows 128 1024 4096 16384] [--views 2 3]
 
 `--torch-python` is the interpreter of an environment with `torch` and `pytorch-metric-learning`, for example
-made by `uv venv torch && uv pip install --python torch torch==2.13.0 pytorch-metric-learning`; without it the
-torch columns are left out. About ten minutes on 2 cores. Prints a Markdown table.
+made by `uv venv torch && uv pip install --python torch torch==2.13.0 pytorch-metric-learning`. Without it the
+torch columns are left out. It takes about ten minutes on 2 cores and prints a Markdown table.
 
-What is compared, all in float32 with d = 128, temperature 0.07 and the gradient with respect to the rows:
+The compared losses, all in float32 with d = 128, temperature 0.07 and the gradient with respect to the rows:
 
-- ours: `pairwise_nt_xent`, whole and with `block_size=512`;
-- optax: `optax.losses.ntxent` on both views' rows together (SimCLR's loss, the only one that optax has). It
-  compares 2 n rows with each other, so at equal n it has twice the similarities of two views;
+- whole, blocked: `pairwise_nt_xent`, without and with `block_size=512`;
+- optax: `optax.losses.ntxent` on the rows of all views (SimCLR's loss, the only such loss in optax). It
+  compares k n rows with each other: for two views, twice the similarities at equal n;
 - pml: `pytorch_metric_learning.losses.NTXentLoss(0.07)`, likewise;
 - clip: the formula of open_clip's `ClipLoss` in torch, summed over the pairs of views.
 
-Every implementation lives in a process of its own that is asked for one measurement at a time, in turn, so
-that a busy machine is busy for all. The time is the least of the rounds. Memory: the growth of the process's
-peak resident set over the one just before, for all alike; `XLA` beside it is what XLA says of its temporary
-buffers. A size that would need more than `--limit-gib` is not run; what it would need is printed instead.
+Each implementation runs in a separate process. The processes take turns, one measurement at a time, so that
+other load on the machine affects all of them. The time is the minimum over the rounds. The memory is the
+growth of the process's peak resident set during its first step, then XLA's figure for its temporary buffers.
+A size that needs more than `--limit-gib` is not run, and the table shows its need instead.
 """
 
 import argparse
@@ -31,7 +31,8 @@ import time
 D, TEMPERATURE = 128, 0.07
 
 
-def data(k, n):
+def random_views(k, n):
+    """Return k views `[k, n, D]` that agree in part."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -39,6 +40,7 @@ def data(k, n):
 
 
 def jax_steps():
+    """Return a function that compiles the step of a JAX loss and tells its temporary memory in bytes."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -56,7 +58,7 @@ def jax_steps():
     }
 
     def prepare(name, k, n):
-        views = data(k, n)
+        views = random_views(k, n)
         compiled = jax.jit(jax.value_and_grad(losses[name])).lower(views).compile()
         analysis = compiled.memory_analysis()
         temporary = analysis.temp_size_in_bytes if analysis else 0
@@ -67,6 +69,7 @@ def jax_steps():
 
 
 def torch_steps():
+    """Return a function that prepares the step of a torch loss; its temporary memory is not known."""
     import torch  # pyright: ignore[reportMissingImports]
     import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
     from pytorch_metric_learning.losses import NTXentLoss  # pyright: ignore[reportMissingImports]
@@ -91,7 +94,7 @@ def torch_steps():
     losses = {"clip": clip, "pml": pml}
 
     def prepare(name, k, n):
-        views = torch.tensor(data(k, n), requires_grad=True)
+        views = torch.tensor(random_views(k, n), requires_grad=True)
 
         def step():
             views.grad = None
@@ -103,7 +106,7 @@ def torch_steps():
 
 
 def serve(family):
-    """Answers requests, one JSON line each, on standard input and output."""
+    """Answer requests, one JSON line each, on standard input and output."""
     prepare = {"jax": jax_steps, "torch": torch_steps}[family]()
     steps = {}
     for line in sys.stdin:
@@ -119,34 +122,38 @@ def serve(family):
                 answer["resident"] = resident_peak() - step_before
                 steps[key] = step
         else:
-            answer["seconds"] = least_of(steps[key])
+            answer["seconds"] = minimum_time(steps[key])
         print(json.dumps(answer), flush=True)
 
 
-def least_of(step, share_s=0.3):
-    """The least time of as many steps as fit into a share of the round, at least one."""
+def minimum_time(step, budget_s=0.3):
+    """Return the minimum time of as many steps as fit into `budget_s`, at least one."""
     begin, least = time.perf_counter(), float("inf")
     while True:
         start = time.perf_counter()
         step()
         least = min(least, time.perf_counter() - start)
-        if time.perf_counter() - begin > share_s:
+        if time.perf_counter() - begin > budget_s:
             return least
 
 
 def resident_peak():
+    """Return the peak resident set of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Worker:
+    """A process that measures one implementation on request."""
+
     def __init__(self, python, family, name):
+        """Start the process with an interpreter, for a family: "jax" or "torch"."""
         self.name = name
         self.process = subprocess.Popen(
             [python, __file__, "--serve", family], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def ask(self, **request):
-        """The worker's answer; None if it died, of memory for example."""
+        """Send a request and return the answer; None if the process died, for example out of memory."""
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps({"name": self.name, **request}), file=self.process.stdin, flush=True)
@@ -154,19 +161,20 @@ class Worker:
         return json.loads(answer) if answer else None
 
     def close(self):
+        """End the process."""
         self.process.communicate()
 
 
 def torch_bytes(name, k, n):
-    """What torch, which cannot be asked in advance, holds at least."""
+    """Estimate the least memory that a torch loss holds, which torch cannot tell in advance."""
     if name == "clip":
         return 4 * 5 * (k * (k - 1) // 2) * n * n  # logits and softmax of both directions, and a gradient
-    # One matrix of every positive pair against every negative pair, as float32: cubic in n. Seen: 4 of them.
+    # Measured: four float32 matrices of all positive pairs by all negative pairs, cubic in n.
     return 4 * (k * (k - 1) * n) * (k * n * (k * n - k))
 
 
 def measure(python, family, name, k, n, limit):
-    """Starts a worker and warms it up; None and a reason where it would need too much."""
+    """Start and warm up a worker; return it and its memory, or None and its need if over the limit."""
     worker = Worker(python, family, name)
     is_jax = family == "jax"
     compiled = worker.ask(k=k, n=n, run=False) if is_jax else None
@@ -182,6 +190,7 @@ def measure(python, family, name, k, n, limit):
 
 
 def main():
+    """Parse the flags and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[128, 1024, 4096, 16384])
     parser.add_argument("--views", type=int, nargs="+", default=[2, 3])
@@ -193,23 +202,24 @@ def main():
     if arguments.serve:
         serve(arguments.serve)
         return
-    contestants = [("jax", "whole"), ("jax", "blocked"), ("jax", "optax")]
+    implementations = [("jax", "whole"), ("jax", "blocked"), ("jax", "optax")]
     if arguments.torch_python:
-        contestants += [("torch", "clip"), ("torch", "pml")]
-    names = [name for _, name in contestants]
+        implementations += [("torch", "clip"), ("torch", "pml")]
+    names = [name for _, name in implementations]
     print("| k | n | " + " | ".join(f"{name}: time, memory" for name in names) + " |")
     print("|---|---|" + "---|" * len(names))
     for k in arguments.views:
         for n in arguments.rows:
-            print(line(k, n, contestants, arguments), flush=True)
+            print(table_row(k, n, implementations, arguments), flush=True)
 
 
-def line(k, n, contestants, arguments):
+def table_row(k, n, implementations, arguments):
+    """Measure all implementations at one size and return a row of the table."""
     limit = arguments.limit_gib * 2**30
-    workers, facts = {}, {}
-    for family, name in contestants:
+    workers, memory = {}, {}
+    for family, name in implementations:
         python = arguments.torch_python if family == "torch" else sys.executable
-        workers[name], facts[name] = measure(python, family, name, k, n, limit)
+        workers[name], memory[name] = measure(python, family, name, k, n, limit)
     seconds = {name: [] for name, worker in workers.items() if worker}
     start, rounds = time.perf_counter(), 0
     while rounds < 3 or (time.perf_counter() - start < arguments.seconds and rounds < 100):
@@ -220,25 +230,29 @@ def line(k, n, contestants, arguments):
         if worker:
             worker.close()
     cells = []
-    for _, name in contestants:
+    for _, name in implementations:
         if name not in seconds:
-            cells.append(f"not run: over {size(facts[name])}")
+            cells.append(f"not run: over {format_bytes(memory[name])}")
         else:
             cells.append(
-                cell(min(seconds[name]), min(seconds["whole"]) if "whole" in seconds else None, facts[name])
+                table_cell(
+                    min(seconds[name]), min(seconds["whole"]) if "whole" in seconds else None, memory[name]
+                )
             )
     return f"| {k} | {n} | " + " | ".join(cells) + " |"
 
 
-def cell(least, reference, fact):
-    ratio = f" ({least / reference:.2g}x)" if reference else ""
-    memory = f"{size(fact['resident'])}"
-    if fact["temporary"] is not None:
-        memory += f", XLA {size(fact['temporary'])}"
-    return f"{1e3 * least:.3g} ms{ratio}, {memory}"
+def table_cell(seconds, reference, memory):
+    """Format a time, its ratio to `reference` and the memory."""
+    ratio = f" ({seconds / reference:.2g}x)" if reference else ""
+    text = f"{1e3 * seconds:.3g} ms{ratio}, {format_bytes(memory['resident'])}"
+    if memory["temporary"] is not None:
+        text += f", XLA {format_bytes(memory['temporary'])}"
+    return text
 
 
-def size(n):
+def format_bytes(n):
+    """Format a number of bytes with its unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:.3g} {unit}"

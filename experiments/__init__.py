@@ -1,1 +1,13 @@
 """One module per item of the paper: `python -m experiments.NAME --help`."""
+
+EXPERIMENTS = (
+    "temperature",
+    "freezing",
+    "alignment",
+    "model_sizes",
+    "sparse_labels",
+    "pretraining_data",
+    "embeddings",
+    "views_ablation",
+)
+"""Modules of this package that hold an `EXPERIMENT`, in the order of the report."""

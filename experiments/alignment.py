@@ -3,37 +3,34 @@
     python -m experiments.alignment --corpus ravdess --root DIR
 
 Paper (IEMOCAP, mean over folds): Pairwise-CL raises the alignment of every pair of views, most that of
-wav2vec 2.0 and the spectrogram; random vectors are its baseline. Pre-trains the folds where that is missing,
-and trains each view from scratch on all labels (repeat 0): one fine-tuning per fold and view. On a 2-core
-CPU RAVDESS takes about half an hour with mel and eGeMAPS when nothing is there yet, and seconds afterwards.
+wav2vec 2.0 and the spectrogram; random vectors are its baseline. The command pre-trains the folds where
+that is missing, and trains each view from scratch on all labels (repeat 0): one fine-tuning per fold and
+view.
 
-Prints a Markdown table: for each ordered pair the number of test utterances n (mean over folds), PWCCA of the
-pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same shape;
-then linear CKA of the pre-trained and the supervised. PWCCA rises with d / n for any data: compare
-with the random columns and not across corpora. A session with no more utterances than dimensions has
-no PWCCA, which is said.
+It prints a Markdown table: for each ordered pair the number of test utterances n (mean over folds), PWCCA
+of the pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same
+shape; then linear CKA of the pre-trained and the supervised. PWCCA rises with d / n for any data: compare
+with the random columns and not across corpora. A session with too few utterances for its dimensions has no
+PWCCA, and the table says so.
 """
 
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import tyro
 
-from pcl_jax import cli
+from experiments.experiment import Choice, Exhibit, Experiment, Facts, main
 from pcl_jax.commands import flags
+from pcl_jax.runs.summary import group_rows
 from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
-    from pcl_jax.runs.study import Study
+    from pcl_jax.runs.runner import Runner, Source
+    from pcl_jax.runs.spec import Measure, Spec
 
-Of = Literal["pretrained", "supervised", "random"]
 HEADS = {
     "n": "n",
     "pwcca pretrained": "pre-trained",
@@ -43,7 +40,7 @@ HEADS = {
     "cka pretrained": "CKA, pre-trained",
     "cka supervised": "CKA, supervised",
 }
-"""What is measured -> heading."""
+"""Name of a measured value -> heading."""
 
 
 @dataclass(frozen=True)
@@ -51,64 +48,61 @@ class Alignment(flags.Experiment):
     """PWCCA and linear CKA between views, pre-trained against supervised."""
 
 
-def main(command: Alignment) -> None:
-    from pcl_jax.commands import terminal
-
-    study = cli.open_study(command, command.views, "alignment")
-    if not command.table_only:
-        cli.carry_out(list(plan(study, command)), cli.share(command.shard))
-    rows = [row for fold in command.folds for row in measure(study, fold, dry=command.table_only)]
-    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
-
-
-def plan(study: "Study", command: Alignment) -> "Iterator[Step]":
-    """The runs whose encoders are compared."""
-    from pcl_jax.runs.plan import Step
-    from pcl_jax.runs.study import Pretrain, Task
+def plan(runner: "Runner", command: flags.Experiment) -> "Iterator[Spec]":
+    """Yield the runs whose encoders are compared, then each ordered pair of views."""
+    from pcl_jax.runs.spec import Finetune, Measure
 
     for fold in command.folds:
-        yield Step(study, Pretrain(fold))
-        for view in study.views:
-            yield Step(study, Task(fold, view))
+        start = runner.pretraining(fold)
+        yield start
+        for view in runner.views:
+            yield Finetune(fold, view, settings=runner.settings)
+        for pair in permutations(runner.views, 2):
+            yield Measure("alignment", fold, pair, start, runner.settings)
 
 
-def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
-    """The record of each ordered pair of views, measured where there is none (not if `dry`)."""
-    from pcl_jax.runs.runner import representations
+def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Measure, Facts]]":
+    """Measure the alignment of pairs of views on the encoders of one fold."""
+    from pcl_jax.runs.runner import Source
 
-    began, done, run = time.monotonic(), study.done(), study.pretraining_folder(fold)
-    made: dict[tuple[str, str], np.ndarray] = {}
+    representations: dict[tuple[str, str], np.ndarray] = {}
 
-    def of(view: str, kind: Of) -> np.ndarray:
-        if (view, kind) not in made:
-            data = study.data(fold)
-            made[view, kind] = representations(study, fold, view, kind, run)[data.labelled(data.test)]
-        return made[view, kind]
+    def represent(spec: "Measure", view: str, source: "Source") -> np.ndarray:
+        if (view, source) not in representations:
+            data = runner.data(spec)
+            vectors = runner.representations(spec.start, view, source, spec.settings)
+            representations[view, source] = vectors[data.labelled(data.test)]
+        return representations[view, source]
 
-    for one, other in permutations(study.views, 2):
-        folder = study.measured("alignment", fold, (one, other), run)
-        if row := done.get(study.relative(folder)):
-            yield row
-        elif not dry:
-            pairs = {kind: (of(one, kind), of(other, kind)) for kind in get_args(Of)}
-            yield study.record(
-                folder,
-                method="alignment",
-                fold=fold,
-                view=one,
-                title=f"{study.title([one])} | {study.title([other])}",
-                views=tuple(study.views),
-                temperature=study.settings.pretraining.temperature,
-                pretrained_on=study.pretrained_on,
-                values=values(pairs, study.seed, fold, one, other),
-                seconds=time.monotonic() - began,
-            )
+    for spec in specs:
+        one, other = spec.views
+        pairs = {
+            source: (represent(spec, one, source), represent(spec, other, source))
+            for source in get_args(Source)
+        }
+        yield (
+            spec,
+            {
+                "view": one,
+                "title": f"{runner.title([one])} | {runner.title([other])}",
+                "values": values(pairs, runner.protocol.seed, spec.fold, one, other),
+            },
+        )
 
 
 def values(
-    pairs: Mapping[Of, tuple[np.ndarray, np.ndarray]], seed: int, *names: int | str
+    pairs: "Mapping[Source, tuple[np.ndarray, np.ndarray]]", seed: int, *names: int | str
 ) -> dict[str, float | None]:
-    """What `HEADS` names, of a pair of views on one fold; None for a PWCCA of too few utterances."""
+    """Return the values that `HEADS` names, of a pair of views on one fold.
+
+    Args:
+        pairs: source of the encoders -> representations `[n, d]` of the two views.
+        seed: of the random vectors.
+        names: fold and views, which name the draw.
+
+    Returns:
+        Numbers by name; None for a PWCCA of too few utterances.
+    """
     from pcl_jax.evaluation.similarity import linear_cka
     from pcl_jax.rng import seeded
 
@@ -116,9 +110,11 @@ def values(
     rng = seeded(seed, "random vectors", *names)
     vectors = rng.normal(size=one.shape), rng.normal(size=other.shape)
     found: dict[str, float | None] = {"n": float(len(one))}
-    found |= {f"pwcca {kind}": _pwcca(*pair) for kind, pair in pairs.items()}
+    found |= {f"pwcca {source}": _pwcca(*pairs[source]) for source in ("pretrained", "supervised", "random")}
     found["pwcca vectors"] = _pwcca(*vectors)
-    return found | {f"cka {kind}": float(linear_cka(*pairs[kind])) for kind in get_args(Of)[:2]}
+    return found | {
+        f"cka {source}": float(linear_cka(*pairs[source])) for source in ("pretrained", "supervised")
+    }
 
 
 def _pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -130,29 +126,48 @@ def _pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
         return None
 
 
+def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return the measurements of the chosen pre-training on all utterances."""
+    return [
+        row
+        for row in rows
+        if row["method"] == "alignment" and choice.pretrained(row) and row["pretrained_on"] == "all"
+    ]
+
+
 def table(rows: "Sequence[Row]") -> Table:
-    """One line per ordered pair of views, means over the folds."""
-    lines = []
-    for title in dict.fromkeys(row["title"] for row in rows):
-        of_pair = [row["values"] for row in rows if row["title"] == title]
-        cells = []
-        for name in HEADS:
-            some = [found[name] for found in of_pair]
-            if any(value is None for value in some):
-                cells.append("n too small")
-            else:
-                cells.append(f"{np.mean(some):.0f}" if name == "n" else f"{np.mean(some):.3f}")
-        lines.append((*title.split(" | "), *cells))
-    if not lines:
-        lines = [(NOT_RUN,) * (2 + len(HEADS))]
+    """Return a line per ordered pair of views, means over the folds."""
+    cells = group_rows((row for row in rows if row.get("values")), lambda row: row["title"])
+    lines = [
+        (
+            *title.partition(" | ")[::2],
+            *(_cell(name, [row["values"][name] for row in cell]) for name in HEADS),
+        )
+        for title, cell in cells.items()
+    ]
     return Table(
         "Alignment of the views",
-        ("of", "with", *HEADS.values()),
-        lines,
-        "PWCCA of the representations of the labelled test utterances, then linear CKA; means over folds.",
+        ("representations of", "compared with", *HEADS.values()),
+        lines or [(NOT_RUN,) * (2 + len(HEADS))],
+        "PWCCA of the representations of the labelled test utterances, then linear CKA; means over folds. "
+        "PWCCA rises with dimensions over utterances for any data: compare with the random columns.",
     )
 
 
+def _cell(name: str, numbers: Sequence[float | None]) -> str:
+    if any(number is None for number in numbers):
+        return "n too small"
+    return f"{np.mean(numbers):.0f}" if name == "n" else f"{np.mean(numbers):.3f}"  # pyright: ignore
+
+
+EXPERIMENT = Experiment(
+    name="alignment",
+    description=__doc__,
+    flags=Alignment,
+    plan=plan,
+    measure=measure,
+    exhibits=(Exhibit("Table 3", select, table),),
+)
+
 if __name__ == "__main__":
-    command = tyro.cli(Alignment, default=flags.default(Alignment, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    main(EXPERIMENT)

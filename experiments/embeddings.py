@@ -3,38 +3,39 @@
     python -m experiments.embeddings --corpus emodb --root DIR
 
 Paper (IEMOCAP, last fold): pre-trained representations group by emotion before any label is seen, less so
-those of fresh encoders, least the spectrogram's. A picture by t-SNE invites stories, so beside each panel
-stand two numbers of the representation itself: the silhouette of the emotions (-1 to 1; 0 is no structure),
-and the UAR of the ten nearest labelled training utterances. Both after scaling by the training utterances.
+those of fresh encoders, least the spectrogram's. A picture by t-SNE invites stories, so two numbers of the
+representation itself stand at each panel: the silhouette of the emotions (-1 to 1; 0 is no structure), and
+the UAR of the ten nearest labelled training utterances. Both are computed after scaling by the training
+utterances.
 
-Trains what is missing (the fold's pre-training, each view from scratch on all labels), writes the figure
-below the runs folder as SVG and PNG, and prints the numbers as a Markdown table. Colour is the emotion,
-marker the speaker.
+The command trains what is missing (the fold's pre-training, each view from scratch on all labels), writes
+the figure below the runs folder as SVG and PNG, and prints the numbers as a Markdown table. Colour is the
+emotion, marker the speaker.
 """
 
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tyro
 
-from experiments.figures import save
-from pcl_jax import cli
+from experiments.experiment import Choice, Exhibit, Experiment, Facts, main
+from experiments.figures import pyplot, save
 from pcl_jax.commands import flags
 from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
-    from pcl_jax.runs.study import Study
+    from pcl_jax.runs.runner import Runner, Source
+    from pcl_jax.runs.spec import Measure, Spec
 
-Of = Literal["pretrained", "supervised", "random"]
-HEADS = {"pretrained": "pre-trained", "supervised": "supervised", "random": "random"}
+HEADS: "dict[Source, str]" = {"pretrained": "pre-trained", "supervised": "supervised", "random": "random"}
+"""Source of an encoder -> heading."""
 NEIGHBOURS = 10
+"""Labelled training utterances that vote on a test utterance."""
+PICTURE = "figure.svg"
+"""File in the folder of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Embeddings(flags.Experiment):
 
 
 class Panel(NamedTuple):
-    """What is drawn of one encoder."""
+    """Drawing of one encoder's representations, and its numbers."""
 
     points: np.ndarray
     """[n, 2], by t-SNE."""
@@ -55,76 +56,56 @@ class Panel(NamedTuple):
     """UAR of the nearest neighbours' majority."""
 
 
-def main(command: Embeddings) -> None:
-    from pcl_jax.commands import terminal
-
-    study = cli.open_study(command, command.views, "embeddings")
-    if not command.table_only:
-        cli.carry_out(list(plan(study, command)), cli.share(command.shard))
-    rows = [row for fold in command.folds for row in measure(study, fold, dry=command.table_only)]
-    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
-    for folder in dict.fromkeys(row["run"] for row in rows):
-        terminal.out.print(f"figure: {study.runs / folder / 'figure.svg'}", highlight=False)
-
-
-def plan(study: "Study", command: Embeddings) -> "Iterator[Step]":
-    """The runs whose encoders are drawn."""
-    from pcl_jax.runs.plan import Step
-    from pcl_jax.runs.study import Pretrain, Task
+def plan(runner: "Runner", command: flags.Experiment) -> "Iterator[Spec]":
+    """Yield the runs whose encoders are drawn, then the drawing of each fold."""
+    from pcl_jax.runs.spec import Finetune, Measure
 
     for fold in command.folds:
-        yield Step(study, Pretrain(fold))
-        for view in study.views:
-            yield Step(study, Task(fold, view))
+        start = runner.pretraining(fold)
+        yield start
+        for view in runner.views:
+            yield Finetune(fold, view, settings=runner.settings)
+        yield Measure("embeddings", fold, tuple(runner.views), start, runner.settings)
 
 
-def measure(study: "Study", fold: int, *, dry: bool = False) -> "Iterator[Row]":
-    """The record of a fold, drawn where there is none (not if `dry`)."""
-    from pcl_jax.runs.runner import representations
-
-    began, run = time.monotonic(), study.pretraining_folder(fold)
-    folder = study.measured("embeddings", fold, study.views, run)
-    if row := study.done().get(study.relative(folder)):
-        yield row
-        return
-    if dry:
-        return
-    data, classes = study.data(fold), len(study.corpus.classes)
-    train, test = data.labelled(data.train), data.labelled(data.test)
-    panels = {}
-    for kind in get_args(Of):
-        for view in study.views:
-            x = representations(study, fold, view, kind, run)
-            x = (x - x[data.train].mean(axis=0)) / np.maximum(x[data.train].std(axis=0), 1e-6)
-            panels[kind, view] = panel(
-                x[train], data.labels[train], x[test], data.labels[test], classes, study.seed
-            )
-    speakers = [u.speaker for u in study.folds[fold].test if study.corpus.label(u) is not None]
-    titles = {view: study.title([view]) for view in study.views}
-    draw(folder, panels, titles, data.labels[test], speakers, study.corpus.classes)
-    values = {
-        f"{name} {kind} {titles[view]}": getattr(found, name)
-        for (kind, view), found in panels.items()
-        for name in ("silhouette", "neighbours")
-    }
-    yield study.record(
-        folder,
-        method="embeddings",
-        fold=fold,
-        view="+".join(study.views),
-        title=study.title(study.views),
-        views=tuple(study.views),
-        temperature=study.settings.pretraining.temperature,
-        pretrained_on=study.pretrained_on,
-        values=values,
-        seconds=time.monotonic() - began,
-    )
+def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Measure, Facts]]":
+    """Draw the representations of a fold, and measure them."""
+    for spec in specs:
+        data, classes = runner.data(spec), len(runner.corpus.classes)
+        train, test = data.labelled(data.train), data.labelled(data.test)
+        panels: dict[tuple[Source, str], Panel] = {}
+        for source in HEADS:
+            for view in spec.views:
+                x = runner.representations(spec.start, view, source, spec.settings)
+                x = (x - x[data.train].mean(axis=0)) / np.maximum(x[data.train].std(axis=0), 1e-6)
+                panels[source, view] = panel(
+                    x[train], data.labels[train], x[test], data.labels[test], classes, runner.protocol.seed
+                )
+        utterances = runner.loader.folds[spec.fold].test
+        speakers = [u.speaker for u in utterances if runner.corpus.label(u) is not None]
+        titles = {view: runner.title([view]) for view in spec.views}
+        draw(runner.ledger.folder(spec), panels, titles, data.labels[test], speakers, runner.corpus.classes)
+        values = {
+            f"{name} {source} {titles[view]}": getattr(found, name)
+            for (source, view), found in panels.items()
+            for name in ("silhouette", "neighbours")
+        }
+        yield spec, {"values": values}
 
 
 def panel(
     train: np.ndarray, known: np.ndarray, test: np.ndarray, truth: np.ndarray, classes: int, seed: int
 ) -> Panel:
-    """Points and numbers of the test representations `[n, d]`; labels are class numbers."""
+    """Return the points and the numbers of test representations.
+
+    Args:
+        train: representations `[m, d]` of labelled training utterances.
+        known: their class numbers `[m]`.
+        test: representations `[n, d]` of labelled test utterances.
+        truth: their class numbers `[n]`.
+        classes: number of classes of the corpus.
+        seed: of t-SNE.
+    """
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
@@ -149,50 +130,55 @@ def draw(
     speakers: Sequence[str],
     classes: Sequence[str],
 ) -> None:
-    """`figure.svg` and `figure.png`: a row per kind of training, a column per view."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Write `figure.svg` and `figure.png`: a row per source of the encoders, a column per view."""
     kinds = list(dict.fromkeys(kind for kind, _ in panels))
-    figure, axes = pyplot.subplots(
+    figure, axes = pyplot().subplots(
         len(kinds), len(titles), figsize=(3.1 * len(titles), 3.1 * len(kinds)), squeeze=False
     )
-    colours, markers = pyplot.get_cmap("tab10").colors, "osD^vP*Xdph<>"  # pyright: ignore[reportAttributeAccessIssue]
+    markers = "osD^vP*Xdph<>"
     known = sorted(set(speakers))
     for i, kind in enumerate(kinds):
         for j, (view, title) in enumerate(titles.items()):
-            found, at = panels[kind, view], axes[i][j]
-            for c, name in enumerate(classes):
+            found, axis = panels[kind, view], axes[i][j]
+            for c in range(len(classes)):
                 for s, speaker in enumerate(known):
-                    here = (labels == c) & (np.asarray(speakers) == speaker)
-                    at.scatter(
-                        *found.points[here].T,
-                        s=9, color=colours[c % 10], marker=markers[s % len(markers)], linewidths=0,
-                        label=name if s == 0 else None,
+                    shown = (labels == c) & (np.asarray(speakers) == speaker)
+                    axis.scatter(
+                        *found.points[shown].T,
+                        s=9, color=f"C{c % 10}", marker=markers[s % len(markers)], linewidths=0,
                     )  # fmt: skip
-            at.set(xticks=[], yticks=[])
-            at.set_title(f"{title}, {HEADS[kind]}", fontsize=8)
-            at.set_xlabel(
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{title}, {HEADS[kind]}", fontsize=8)
+            axis.set_xlabel(
                 f"silhouette {found.silhouette:.2f}, neighbours {100 * found.neighbours:.0f} % UAR",
                 fontsize=7,
             )
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", ncols=len(classes), fontsize=8, frameon=False)
+    handles = [pyplot().Line2D([], [], color=f"C{c % 10}", marker="o", ls="") for c in range(len(classes))]
+    figure.legend(handles, classes, loc="lower center", ncols=len(classes), fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     save(figure, folder / "figure")
 
 
+def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return the drawings of the chosen pre-training on all utterances."""
+    return [
+        row
+        for row in rows
+        if row["method"] == "embeddings" and choice.pretrained(row) and row["pretrained_on"] == "all"
+    ]
+
+
 def table(rows: "Sequence[Row]") -> Table:
-    """One line per fold and view."""
+    """Return a line per fold and view."""
     lines = []
     for row in rows:
+        if not row.get("values"):
+            continue
         for view in dict.fromkeys(name.split(" ", 2)[2] for name in row["values"]):
             cells = [
-                f"{row['values'][f'silhouette {kind} {view}']:.2f}, "
-                f"{100 * row['values'][f'neighbours {kind} {view}']:.1f}"
-                for kind in HEADS
+                f"{row['values'][f'silhouette {source} {view}']:.2f}, "
+                f"{100 * row['values'][f'neighbours {source} {view}']:.1f}"
+                for source in HEADS
             ]
             lines.append((str(row["fold"]), view, *cells))
     return Table(
@@ -203,6 +189,14 @@ def table(rows: "Sequence[Row]") -> Table:
     )
 
 
+EXPERIMENT = Experiment(
+    name="embeddings",
+    description=__doc__,
+    flags=Embeddings,
+    plan=plan,
+    measure=measure,
+    exhibits=(Exhibit("Figures 5 and 6", select, table, saved_figure=PICTURE),),
+)
+
 if __name__ == "__main__":
-    command = tyro.cli(Embeddings, default=flags.default(Embeddings, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    main(EXPERIMENT)

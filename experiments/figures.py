@@ -1,112 +1,154 @@
-"""Figure 3 and what stands beside it as pictures; pictures as files and in a page."""
+"""Pictures of the report: curves, heat maps, and pictures as files and in a page."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from pcl_jax.evaluation.significance import t_interval
-from pcl_jax.runs.checkpoint import write_atomically
-from pcl_jax.runs.summary import METHODS, PROBES, amounts, gains, labels, method_of, pairs, per_repeat, views
+from pcl_jax.runs.files import write_atomically
+from pcl_jax.runs.summary import (
+    METHODS,
+    PROBES,
+    amount,
+    amounts,
+    gains,
+    group_rows,
+    method_of,
+    pairs,
+    scores_of,
+    views,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pcl_jax.runs.records import Row
 
-SHOWN = {"supervised": ("C1", "-", "s"), "tuned": ("C0", "-", "o"), "probe-raw": ("0.5", ":", None)}
-"""Colour, line and marker of what is drawn."""
+STYLES = {"supervised": ("C1", "-", "s"), "tuned": ("C0", "-", "o"), "probe-raw": ("0.5", ":", None)}
+"""Method -> colour, line and marker."""
 
 
-def curves(rows: "Sequence[Row]") -> "Figure":
-    """Figure 3: a panel per view, UAR over the share of labels, with 95 % bands and marks."""
+def pyplot() -> Any:
+    """Return matplotlib's pyplot for files, where a dollar sign is a dollar sign and no formula."""
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
     from matplotlib import pyplot
 
-    titles, folds = views(rows), {row["fold"] for row in rows}
-    gained = gains(pairs(rows, "tuned", "supervised"))
-    figure, axes = pyplot.subplots(
-        1, len(titles), figsize=(3.6 * len(titles), 3.2), squeeze=False, sharey=True
+    return pyplot
+
+
+def _panels(titles: Sequence[str], width: float = 3.6) -> "tuple[Figure, Iterable[tuple[Any, str]]]":
+    """Return a figure with a panel per view, and the panels with their titles."""
+    figure, axes = pyplot().subplots(
+        1, len(titles), figsize=(width * len(titles), 3.2), squeeze=False, sharey=True
     )
-    for at, view in zip(axes[0], titles, strict=True):
-        of_view = [row for row in rows if row["title"] == view]
-        known = amounts(of_view)
-        top = np.full(len(known), -np.inf)
-        for name, (colour, line, marker) in SHOWN.items():
-            means, halves = np.full((2, len(known)), np.nan)
-            for i, amount in enumerate(known):
-                cell = [row for row in of_view if (labels(row), method_of(row)) == (amount, name)]
-                values = list(per_repeat(cell, folds).values())
-                if values:
-                    means[i], halves[i] = t_interval(values)
-            if np.isnan(means).all():
-                continue
-            x = np.arange(len(known))
-            heading = (METHODS | PROBES)[name]
-            at.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
-            if name != "probe-raw":
-                halves = np.nan_to_num(halves)
-                low, high = np.maximum(means - halves, 0), np.minimum(means + halves, 100)
-                at.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-                top = np.fmax(top, high)
-        for i, amount in enumerate(known):
-            if gain := gained.get((view, amount)):
-                at.annotate(
-                    gain.mark, (i, top[i]), (0, 3), textcoords="offset points", ha="center", fontsize=8
-                )
-        at.set_xticks(range(len(known)), known)
-        at.set(title=view, xlabel="labels")
-        at.margins(y=0.12)
-        at.grid(alpha=0.3)
-    axes[0][0].set_ylabel("UAR in %")
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    return figure
+    return figure, zip(axes[0], titles, strict=True)
 
 
-def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figure":
-    """A panel per view: UAR over the number of utterances pre-trained on, a line per share of labels.
-
-    Args:
-        counts: what was pre-trained on -> how many utterances; "none" is supervised.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    titles, folds, x = views(rows), {row["fold"] for row in rows}, np.array(list(counts.values()))
-    figure, axes = pyplot.subplots(
-        1, len(titles), figsize=(3.6 * len(titles), 3.2), squeeze=False, sharey=True
-    )
-    for at, view in zip(axes[0], titles, strict=True):
-        for i, amount in enumerate(amounts(rows)):
-            cell = [row for row in rows if (row["title"], labels(row)) == (view, amount)]
-            means, halves = np.full((2, len(counts)), np.nan)
-            for j, name in enumerate(counts):
-                some = [row for row in cell if (row["pretrained_on"] or "none") == name]
-                if values := list(per_repeat(some, folds).values()):
-                    means[j], halves[j] = t_interval(values)
-            look = {"color": f"C{i}", "marker": "o", "markersize": 4, "capsize": 2}
-            at.errorbar(x, means, np.nan_to_num(halves), label=amount, **look)
-        at.set(title=view, xlabel="utterances pre-trained on")
-        at.grid(alpha=0.3)
-    axes[0][0].set_ylabel("UAR in %")
-    handles, names = axes[0][0].get_legend_handles_labels()
+def _finish(figure: "Figure") -> "Figure":
+    """Add the axis title and the legend that all panels share."""
+    first = figure.axes[0]
+    first.set_ylabel("UAR in %")
+    handles, names = first.get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=max(len(names), 1), frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 
 
+def _means(cells: Iterable[Sequence["Row"]]) -> Float[np.ndarray, "2 n"]:
+    """Return mean UAR in % and half-width of the 95 % t-interval of each cell, NaN where there is none."""
+    found = [list(scores_of(cell).by_repeat.values()) for cell in cells]
+    return np.array([tuple(t_interval(values)) if values else (np.nan, np.nan) for values in found]).T
+
+
+def curves(rows: "Sequence[Row]") -> "Figure":
+    """Draw Figure 3: a panel per view, UAR over the amount of labels, with 95 % bands and marks."""
+    gained = gains(pairs(rows, "tuned", "supervised"))
+    figure, panels = _panels(views(rows))
+    for axis, view in panels:
+        cells = group_rows(
+            (row for row in rows if row["title"] == view), lambda row: (amount(row), method_of(row))
+        )
+        known = sorted({labelled for labelled, _ in cells})
+        x, top = np.arange(len(known)), np.full(len(known), -np.inf)
+        for name, (colour, line, marker) in STYLES.items():
+            means, halves = _means([cells.get((labelled, name), []) for labelled in known])
+            if np.isnan(means).all():
+                continue
+            heading = (METHODS | PROBES)[name]
+            axis.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
+            if name != "probe-raw":
+                halves = np.nan_to_num(halves)
+                low, high = np.maximum(means - halves, 0), np.minimum(means + halves, 100)
+                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+                top = np.fmax(top, high)
+        for i, labelled in enumerate(known):
+            if gain := gained.get((view, labelled)):
+                axis.annotate(
+                    gain.mark, (i, top[i]), (0, 3), textcoords="offset points", ha="center", fontsize=8
+                )
+        axis.set_xticks(x, map(str, known))
+        axis.set(title=view, xlabel="labels")
+        axis.margins(y=0.12)
+        axis.grid(alpha=0.3)
+    return _finish(figure)
+
+
+def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figure":
+    """Draw a panel per view: UAR over the number of utterances pre-trained on, a line per amount of labels.
+
+    Args:
+        rows: supervised and tuned runs.
+        counts: name of what was pre-trained on -> number of utterances; "none" is supervised.
+    """
+    x = np.array(list(counts.values()))
+    figure, panels = _panels(views(rows))
+    for axis, view in panels:
+        for i, labelled in enumerate(amounts(rows)):
+            cell = [row for row in rows if (row["title"], amount(row)) == (view, labelled)]
+            by_name = group_rows(cell, lambda row: row["pretrained_on"] or "none")
+            means, halves = _means([by_name.get(name, []) for name in counts])
+            style = {"color": f"C{i % 10}", "marker": "o", "markersize": 4, "capsize": 2}
+            axis.errorbar(x, means, np.nan_to_num(halves), label=str(labelled), **style)
+        axis.set(title=view, xlabel="utterances pre-trained on")
+        axis.grid(alpha=0.3)
+    return _finish(figure)
+
+
+def heat_maps(shares: "Mapping[str, Float[np.ndarray, 'c c']]", classes: Sequence[str]) -> "Figure":
+    """Draw a confusion matrix per view, with its numbers.
+
+    Args:
+        shares: view -> share in % of the utterances of each emotion (rows) that was predicted as each
+            (columns).
+        classes: names of the emotions.
+    """
+    size = max(3.0, 0.6 * len(classes) + 1.2)
+    figure, axes = pyplot().subplots(
+        1, len(shares), figsize=(size * len(shares), size), squeeze=False, sharey=True
+    )
+    for axis, (view, values) in zip(axes[0], shares.items(), strict=True):
+        axis.imshow(values, cmap="Blues", vmin=0, vmax=100)
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if value > 55 else "black"
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=9)
+        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axis.set_yticks(range(len(classes)), classes)
+        axis.set(title=view, xlabel="prediction")
+    axes[0][0].set_ylabel("emotion")
+    figure.tight_layout()
+    return figure
+
+
 def save(figure: "Figure", path: Path) -> str:
-    """As SVG and PNG; the SVG to stand in a page."""
+    """Write a figure as SVG and PNG; return the SVG that can stand in a page."""
     import matplotlib
-    from matplotlib import pyplot
 
     texts = {}
     with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same figure, the same file
@@ -115,10 +157,10 @@ def save(figure: "Figure", path: Path) -> str:
             figure.savefig(buffer, format=form, dpi=200, metadata={"Date": None} if form == "svg" else None)
             texts[form] = buffer.getvalue()
             write_atomically(path.with_name(f"{path.name}.{form}"), buffer.getvalue())
-    pyplot.close(figure)
+    pyplot().close(figure)
     return inline(texts["svg"].decode())
 
 
 def inline(svg: str) -> str:
-    """What of an SVG file may stand in a page."""
+    """Return the part of an SVG file that can stand in a page."""
     return svg[svg.index("<svg") :]

@@ -2,31 +2,37 @@
 
     python -m experiments.freezing --corpus emodb --root DIR
 
-Paper (IEMOCAP, tau = 0.5): tuning beats freezing by 8 points UAR for wav2vec 2.0 and by 3 for
-mel and eGeMAPS.
-Of the same runs as `experiments.temperature`; only what is missing is run. `--pretraining.temperature`
-chooses another.
+Paper (IEMOCAP, tau = 0.5): tuning beats freezing by 8 points UAR for wav2vec 2.0 and by 3 for mel and
+eGeMAPS. The runs are among those of `experiments.temperature`; only those that are missing are done.
+`--pretraining.temperature` chooses another temperature.
 
-Prints one Markdown table: UAR and WA in % of the test session, mean over repeats (one by default, each the
-mean over the folds) with the half-width of the 95 % t-interval where there are several.
+The command prints one Markdown table: UAR and WA in % of the test session, mean over repeats (one by default,
+each the mean over the folds) with the half-width of the 95 % t-interval where there are several.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from pcl_jax import cli
+from experiments.experiment import Choice, Exhibit, Experiment, main
 from pcl_jax.commands import flags
-from pcl_jax.runs.summary import METHODS, mean_text, method_of, per_repeat, views
+from pcl_jax.runs.summary import (
+    ALL_LABELS,
+    METHODS,
+    NO_SCORES,
+    amount,
+    group_rows,
+    method_of,
+    score_texts,
+    scores_of,
+    views,
+)
 from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
-    from pcl_jax.runs.study import Study
+    from pcl_jax.runs.runner import Runner
+    from pcl_jax.runs.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -37,33 +43,43 @@ class Freezing(flags.Experiment):
     """Initialisations per fold."""
 
 
-def main(command: Freezing) -> None:
-    from pcl_jax.commands import terminal
-
-    rows = cli.experiment(command, "freezing", lambda study: plan(study, command))
-    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
-
-
-def plan(study: "Study", command: Freezing) -> "Iterator[Step]":
-    """All runs of Table 2, and the supervised ones beside them."""
+def plan(runner: "Runner", command: Any) -> "Iterator[Spec]":
+    """Yield all runs of Table 2, and the supervised ones."""
     from pcl_jax.runs.plan import label_efficiency
 
-    return label_efficiency(study, command.folds, {1.0: command.repeats}, probes=False)
+    pretrainings = map(runner.pretraining, command.folds)
+    return label_efficiency(pretrainings, runner.settings, {1.0: command.repeats}, probes=False)
+
+
+def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return the networks trained on all labels, of the chosen pre-training or of none."""
+    return [
+        row for row in rows if method_of(row) in METHODS and amount(row) == ALL_LABELS and choice.holds(row)
+    ]
 
 
 def table(rows: "Sequence[Row]") -> Table:
-    """One line per view."""
-    folds = {row["fold"] for row in rows}
-    lines = []
-    for view in views(rows):
-        of_view = [row for row in rows if row["title"] == view]
-        of = {name: [row for row in of_view if method_of(row) == name] for name in METHODS}
-        cells = [mean_text(per_repeat(some, folds, score)) for some in of.values() for score in ("uar", "wa")]
-        lines.append((view, *cells))
-    heads = [f"{way}, {score}" for way in METHODS.values() for score in ("UAR", "WA")]
+    """Return a line per view."""
+    cells = group_rows(rows, lambda row: (row["title"], method_of(row)))
+    columns = [(method, score) for method in METHODS for score in ("uar", "wa")]
+    scores = {
+        (view, method, score): scores_of(cells[view, method], score) if (view, method) in cells else NO_SCORES
+        for view in views(rows)
+        for method, score in columns
+    }
+    texts = score_texts(scores)
+    lines = [(view, *(texts[view, *column] for column in columns)) for view in views(rows)]
+    heads = [f"{METHODS[method]}, {score.upper()}" for method, score in columns]
     return Table("All labels, encoders frozen and tuned", ("view", *heads), lines, "In %, test sessions.")
 
 
+EXPERIMENT = Experiment(
+    name="freezing",
+    description=__doc__,
+    flags=Freezing,
+    plan=plan,
+    exhibits=(Exhibit("Table 2", select, table),),
+)
+
 if __name__ == "__main__":
-    command = tyro.cli(Freezing, default=flags.default(Freezing, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    main(EXPERIMENT)

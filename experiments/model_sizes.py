@@ -2,27 +2,30 @@
 
     python -m experiments.model_sizes --speech-model DIR
 
-Paper: wav2vec 2.0's 94.5 million are frozen throughout; what trains on top of it is small. Computed from the
-models that `pcl` trains, for the features of some noise; no corpus is read, and nothing is trained.
+Paper: the 94.5 million parameters of wav2vec 2.0 are frozen throughout; what trains on top of it is small.
+The numbers are computed from the models that `pcl` trains, for the features of some noise; no corpus is
+read, and nothing is trained.
 
-Prints one Markdown table. Pre-training trains an encoder and a projection head per view, all views at once;
-supervised training and fine-tuning train one view's encoder and a linear classifier, frozen fine-tuning the
-classifier alone.
+The command prints one Markdown table. Pre-training trains an encoder and a projection head per view, all
+views at once; supervised training and fine-tuning train one view's encoder and a linear classifier, frozen
+fine-tuning the classifier alone.
 """
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tyro
 
-from pcl_jax import cli, config
+from experiments.experiment import Choice, Exhibit, Experiment, Facts, run_command
+from pcl_jax import config
 from pcl_jax.commands import flags
 from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.runner import Runner
+    from pcl_jax.runs.spec import Measure, Spec
     from pcl_jax.views.view import View
 
 
@@ -32,32 +35,35 @@ class ModelSizes(flags.OnFeatures):
 
     views: flags.Views = ()
     classes: int = 4
+    """Number of emotions."""
 
 
 class Sizes(NamedTuple):
-    """Parameters of one view."""
+    """Numbers of parameters of one view."""
 
     features: int
-    """Of the frozen speech model that makes the features."""
+    """Parameters of the frozen speech model that makes the features."""
     encoder: int
     head: int
-    """Projection head: pre-training only."""
+    """Parameters of the projection head, for pre-training only."""
     classifier: int
 
 
-def main(command: ModelSizes) -> None:
-    from pcl_jax.commands import terminal
+def print_sizes(command: ModelSizes) -> None:
+    """Print the table for the views of a command."""
+    from pcl_jax.commands import session, terminal
 
-    views = cli.choose_views(command, command.views)
+    views = session.choose_views(command, command.views)
     sizes = {view.title: sizes_of(view, command.encoders, command.classes) for view in views.values()}
-    terminal.out.print(table(sizes).markdown(), markup=False, highlight=False)
+    terminal.out.print(size_table(sizes).markdown(), markup=False, highlight=False)
 
 
 def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
-    """Count the parameters of a view's networks; they are shaped, not made."""
+    """Count the parameters of a view's networks from their shapes; no network is made."""
     import jax
 
     from pcl_jax.data.ragged import pack
+    from pcl_jax.models.encoders import ENCODERS
     from pcl_jax.models.heads import Classifier, ProjectionHead
     from pcl_jax.training.optimiser import count_parameters
 
@@ -65,7 +71,8 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 15 * 16_000).astype(np.float32)
     (features,) = view.features([noise])
     batch = features[None] if features.ndim == 1 else pack([features])
-    networks = [view.encoder(config), ProjectionHead(initial=config.init), Classifier(classes, config.init)]
+    encoder = ENCODERS[view.kind](view, config)
+    networks = [encoder, ProjectionHead(initial=config.init), Classifier(classes, config.init)]
     counts, x = [], batch
     for network in networks:
         result, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
@@ -74,22 +81,68 @@ def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
     return Sizes(view.frozen_parameters, *counts)
 
 
-def table(sizes: Mapping[str, Sizes]) -> Table:
-    """A line per view; "all" is what pre-training holds at once."""
+def plan(runner: "Runner", command: flags.Experiment) -> "Iterator[Spec]":
+    """Yield one measurement: the sizes are the same in every fold."""
+    from pcl_jax.runs.spec import Measure
+
+    fold = command.folds[0]
+    yield Measure("model_sizes", fold, tuple(runner.views), runner.pretraining(fold), runner.settings)
+
+
+def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Measure, Facts]]":
+    """Count the parameters of the networks of each view."""
+    for spec in specs:
+        values = {}
+        for name in spec.views:
+            view = runner.views[name]
+            sizes = sizes_of(view, spec.settings.encoders, len(runner.corpus.classes))
+            values |= {f"{part} {view.title}": float(count) for part, count in sizes._asdict().items()}
+        yield spec, {"values": values}
+
+
+def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return the measurements of the chosen views."""
+    return [row for row in rows if row["method"] == "model_sizes" and choice.pretrained(row)][:1]
+
+
+def table(rows: "Sequence[Row]") -> Table:
+    """Return a line per view, of recorded sizes."""
+    values = {name: int(count) for row in rows for name, count in (row.get("values") or {}).items()}
+    titles = dict.fromkeys(name.split(" ", 1)[1] for name in values)
+    return size_table(
+        {title: Sizes(*(values[f"{part} {title}"] for part in Sizes._fields)) for title in titles}
+    )
+
+
+def size_table(sizes: Mapping[str, Sizes]) -> Table:
+    """Return a line per view; "all" is what pre-training holds at once."""
     lines = []
-    for name, of in sizes.items():
-        columns = (of.features, of.encoder + of.head, of.encoder + of.classifier, of.encoder, of.classifier)
+    for name, size in sizes.items():
+        columns = (
+            size.features, size.encoder + size.head, size.encoder + size.classifier, size.encoder,
+            size.classifier,
+        )  # fmt: skip
         lines.append((name, *(f"{value / 1e6:.3f}" for value in columns)))
-    frozen = sum(of.features for of in sizes.values())
-    trained = sum(of.encoder + of.head for of in sizes.values())
+    frozen = sum(size.features for size in sizes.values())
+    trained = sum(size.encoder + size.head for size in sizes.values())
     lines.append(("all", f"{frozen / 1e6:.3f}", f"{trained / 1e6:.3f}", "", "", ""))
     head = (
         "view", "frozen, features", "trained, pre-training", "trained, supervised and tuned",
         "frozen, encoder", "trained, frozen encoder",
     )  # fmt: skip
-    return Table("Parameters in millions", head, lines)
+    return Table(
+        "Parameters in millions", head, lines, "Paper: 94.5 million frozen parameters of wav2vec 2.0."
+    )
 
+
+EXPERIMENT = Experiment(
+    name="model_sizes",
+    description=__doc__,
+    flags=flags.Experiment,
+    plan=plan,
+    measure=measure,
+    exhibits=(Exhibit("Table 5", select, table),),
+)
 
 if __name__ == "__main__":
-    command = tyro.cli(ModelSizes, default=flags.default(ModelSizes, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    run_command(ModelSizes, print_sizes, __doc__)

@@ -3,37 +3,31 @@
     make paper CORPUS=iemocap ROOT=DIR
     make paper FAST=1                   # the demo corpus: 2 folds, 3 repeats, few epochs; minutes
 
-Runs the other experiments one after the other and writes the report (`experiments.report`) after each:
-Figure 3 with two repeats first, then the temperatures, alignment and embeddings, then Figure 3 in full,
-Figure 4, and the sets of views. It can be stopped and started at will, and shared by several processes with
-`--shard`; what is done is never done again. One bar for all runs says, from those it has done, how long the
-rest takes; beneath it is the bar of the fold that is on.
+The command runs the other experiments one after the other and writes the report (`experiments.report`)
+after each: Figure 3 with two repeats first, then the temperatures, alignment and embeddings, then Figure 3
+in full, Figure 4, and the sets of views. Finished runs are never repeated: stop it and run it again to
+resume. Several processes share it with `--shard`: a pre-training and everything that starts from it belong
+to one share in all parts. One bar for all runs says, from those that were done, how long the rest takes;
+beneath it is the bar of the fold that is being run.
+
+Runs that another process is doing are returned to at the end. Exit code 0: everything was done that this
+corpus makes possible; parts for which it is too small are named. Exit code 1: something was not done, or
+the report has an error.
 """
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import tyro
-
-from experiments import (
-    alignment,
-    embeddings,
-    freezing,
-    pretraining_data,
-    report,
-    sparse_labels,
-    temperature,
-    views_ablation,
-)
-from pcl_jax import cli
+from experiments import report
+from experiments.experiment import Experiment, carry_out, load, print_tables, run_command
 from pcl_jax.commands import flags
-from pcl_jax.runs.tables import Table
 
 if TYPE_CHECKING:
-    from pcl_jax.runs.plan import Step
-    from pcl_jax.runs.study import Study
+    from pcl_jax.features.store import Shard
+    from pcl_jax.runs.plan import Group
+    from pcl_jax.runs.runner import Runner
+    from pcl_jax.runs.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -47,87 +41,148 @@ class Paper(flags.Experiment):
 
 
 class Part(NamedTuple):
-    """One experiment."""
+    """One experiment with the flags that the paper needs."""
 
     title: str
-    steps: "list[Step]"
-    table: Callable[[], Table]
-    """Of its records, when the steps are done."""
+    experiment: Experiment
+    specs: "list[Spec]"
 
 
-def main(command: Paper) -> None:
-    from pcl_jax.commands import terminal
-    from pcl_jax.runs import plan
+@dataclass
+class Outcome:
+    """What became of the runs that were not done."""
 
-    shard = cli.share(command.shard)
+    postponed: "list[tuple[Part, list[Spec]]]" = field(default_factory=list)
+    """Runs that another process is doing."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Title of a part -> why the corpus cannot have all of it."""
+    failed: list[str] = field(default_factory=list)
+    """A line for each error."""
+
+
+def run_paper(command: Paper) -> int:
+    """Do everything that is missing; return the exit code."""
+    from pcl_jax.commands import session, terminal
+
+    shard = session.parse_shard(command.shard)
     command = quick(command) if command.fast else command
-    study = cli.open_study(command, command.views, "paper")
-    parts = parts_of(study, command)
-    mine = [[step for group in plan.groups(part.steps, shard) for step in group.steps] for part in parts]
-    every = {step.folder for steps in mine for step in steps}
-    left = every - set(study.done())
-    terminal.out.print(f"{len(every):,} runs, {len(left):,} of them still to do", highlight=False)
-    page = report.write(command.runs)
+    runner = session.open_runner(command, command.views, "paper")
+    parts = parts_of(runner, command)
+    shares = share_out(parts, shard)
+    names = {runner.ledger.name(spec) for specs in shares for spec in specs}
+    left = {runner.ledger.name(spec) for specs in shares for spec in specs if not runner.ledger.find(spec)}
+    terminal.out.print(f"{len(names):,} runs, {len(left):,} of them still to do", highlight=False)
+    page, outcome = report.write(command.runs), Outcome()
     with terminal.bar("all runs") as grid:
+        for number, (part, specs) in enumerate(zip(parts, shares, strict=True), start=1):
+            label = f"part {number} of {len(parts)}, {part.title}"
 
-        def done(*folders: str) -> None:
-            left.difference_update(folders)
-            grid(len(every) - len(left), len(every), f"part {number} of {len(parts)}, {part.title}")
+            def finished(name: str, label: str = label) -> None:
+                left.discard(name)
+                grid(len(names) - len(left), len(names), label)
 
-        for number, (part, steps) in enumerate(zip(parts, mine, strict=True), start=1):
             terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
-            try:
-                if not command.table_only:
-                    done()
-                    cli.carry_out(steps, say=done)
-                table = part.table()
-            except ValueError as error:  # a corpus too small for one experiment is not for the others
-                terminal.out.print(f"not possible here: {error}", markup=False, highlight=False)
-                done(*(step.folder for step in steps))
-                continue
-            terminal.out.print(table.markdown(), markup=False, highlight=False)
+            if not command.table_only:
+                finished("")
+                do(part, runner, specs, finished, outcome)
+            print_tables(part.experiment, runner, part.specs)
             page = report.write(command.runs)
-    terminal.out.print(f"report: {page}", highlight=False)
+        if outcome.postponed:
+            return_to(runner, finished, outcome)
+            page = report.write(command.runs)
+    for error in page.errors:
+        terminal.err.print(f"report: {error}", markup=False, highlight=False)
+    for line in outcome.failed:
+        terminal.err.print(line, markup=False, highlight=False)
+    for title, reason in outcome.impossible.items():
+        terminal.out.print(f"not possible here: {title}: {reason}", markup=False, highlight=False)
+    terminal.out.print(f"report: {page.path}", markup=False, highlight=False)
+    done_nothing = bool(names) and len(left) == len(names) and not command.table_only
+    return 1 if outcome.failed or page.errors or done_nothing else 0
 
 
-def parts_of(study: "Study", command: Paper) -> list[Part]:
-    """The experiments in their order."""
-    from pcl_jax.runs import plan
+def do(
+    part: Part, runner: "Runner", specs: "Sequence[Spec]", finished: Callable[[str], None], outcome: Outcome
+) -> None:
+    """Do the runs of a part; note those that were not done, and why."""
+    from pcl_jax.commands import terminal
+    from pcl_jax.corpora.utterance import NotPossible
+    from pcl_jax.runs.ledger import RunBusy
 
-    def part(title: str, module: Any, its: flags.Experiment) -> Part:
-        steps = list(module.plan(study, its))
-        return Part(title, steps, lambda: module.table(plan.there(steps)))
+    def failed(group: "Group", error: Exception) -> None:
+        match error:
+            case RunBusy():
+                outcome.postponed.append((part, group.specs))
+                line = f"returned to later: {error}"
+            case NotPossible():
+                outcome.impossible[part.title] = str(error)
+                line = f"not possible here: {error}"
+            case _:
+                line = f"{part.title}, fold {group.fold}: {error}"
+                outcome.failed.append(line)
+        terminal.out.print(line, markup=False, highlight=False)
 
-    def measured(title: str, module: Any, its: flags.Experiment) -> Part:
-        def table() -> Table:
-            dry = its.table_only
-            return module.table([row for fold in its.folds for row in module.measure(study, fold, dry=dry)])
+    carry_out(part.experiment, runner, specs, finished=finished, failed=failed)
 
-        return Part(title, list(module.plan(study, its)), table)
+
+def return_to(runner: "Runner", finished: Callable[[str], None], outcome: Outcome) -> None:
+    """Do the runs that another process was doing, as soon as they are free."""
+    from pcl_jax.commands import terminal
+    from pcl_jax.runs.ledger import wait_for_others
+
+    terminal.out.rule("runs that another process was doing", align="left")
+    while outcome.postponed:
+        waiting, outcome.postponed = outcome.postponed, []
+        for part, specs in waiting:
+            do(part, runner, specs, finished, outcome)
+        if len(outcome.postponed) == len(waiting):
+            wait_for_others()
+
+
+def share_out(parts: Sequence[Part], shard: "Shard") -> "list[list[Spec]]":
+    """Return this process's share of each part; a run belongs to the same share in all parts."""
+    from pcl_jax.runs.plan import groups
+
+    number, count = shard
+    every = groups([spec for part in parts for spec in part.specs])
+    share_of: dict[Spec, int] = {}
+    for index, group in enumerate(every):
+        for spec in group.specs:
+            share_of.setdefault(spec, index % count)
+    return [[spec for spec in part.specs if share_of[spec] == number - 1] for part in parts]
+
+
+def parts_of(runner: "Runner", command: Paper) -> list[Part]:
+    """Return the experiments in their order."""
+
+    def part(title: str, name: str, base: Paper, **changes: Any) -> Part:
+        experiment = load(name)
+        shared = {f.name for f in fields(base)} & {f.name for f in fields(experiment.flags)}
+        its = experiment.flags(**({name: getattr(base, name) for name in shared} | changes))
+        return Part(title, experiment, list(experiment.plan(runner, its)))
 
     few = {"fractions": (0.05, 1.0)} if command.fast else {}
-    taus = {"temperatures": (0.1, 0.5)} if command.fast else {}
+    temperatures = {"temperatures": (0.1, 0.5)} if command.fast else {}
     sparse = {"fractions": (0.05,)} if command.fast else {}
     first = replace(command, repeats=min(2, command.repeats))
     once = replace(command, repeats=1)
-    last = replace(command, folds=command.folds[-1:])
     parts = [
-        part("Figure 3, two repeats", sparse_labels, _as(sparse_labels.SparseLabels, first, few)),
-        part("Tables 1 and 4", temperature, _as(temperature.Temperature, once, taus)),
-        part("Table 2", freezing, _as(freezing.Freezing, once)),
-        measured("Table 3", alignment, _as(alignment.Alignment, command)),
-        measured("Figures 5 and 6", embeddings, _as(embeddings.Embeddings, last)),
-        part("Figure 3", sparse_labels, _as(sparse_labels.SparseLabels, command, few)),
-        part("Figure 4", pretraining_data, _as(pretraining_data.PretrainingData, command, sparse)),
+        part("Figure 3, two repeats", "sparse_labels", first, **few),
+        part("Tables 1 and 4", "temperature", once, **temperatures),
+        part("Table 2", "freezing", once),
+        part("Table 3", "alignment", command),
+        part("Table 5", "model_sizes", command),
+        part("Figures 5 and 6", "embeddings", replace(command, folds=command.folds[-1:])),
+        part("Figure 3", "sparse_labels", command, **few),
+        part("Figure 4", "pretraining_data", command, **sparse),
     ]
-    if len(study.views) > 2:
-        ablation = _as(views_ablation.ViewsAblation, command, sparse)
-        parts.append(part("Sets of views", views_ablation, ablation))
+    if len(runner.views) > 2:
+        parts.append(part("Sets of views", "views_ablation", command, **sparse))
     return parts
 
 
 def quick(command: Paper) -> Paper:
-    """The tour."""
+    """Return the flags of the tour."""
     return replace(
         command,
         folds=command.folds[:2],
@@ -137,12 +192,5 @@ def quick(command: Paper) -> Paper:
     )
 
 
-def _as(kind: type, command: Paper, changes: dict[str, Any] | None = None) -> Any:
-    """Another experiment's command, with what it shares with this one."""
-    shared = {f.name for f in fields(command)} & {f.name for f in fields(kind)}
-    return kind(**({name: getattr(command, name) for name in shared} | (changes or {})))
-
-
 if __name__ == "__main__":
-    command = tyro.cli(Paper, default=flags.default(Paper, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    run_command(Paper, run_paper, __doc__)

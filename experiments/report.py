@@ -2,47 +2,38 @@
 
     python -m experiments.report --runs runs
 
-Reads `records.jsonl` of the runs folder alone (and shows the figures that `experiments.embeddings` left
-below it), whatever part of the runs is there. Writes `report/index.html`, which needs no network, and the
-same tables and figures as `report/tables/*.md`, `*.tex` (booktabs) and `report/figures/*.svg`, `*.png`.
+The command reads `records.jsonl` of the runs folder alone (and shows the figures that
+`experiments.embeddings` left below it), whatever part of the runs is there. It writes `report/index.html`,
+which needs no network; the same tables and figures as `report/tables/*.md`, `*.tex` (booktabs) and
+`report/figures/*.svg`, `*.png`; and all tables in one file, `report/RESULTS-tables.md` (`--markdown FILE`
+writes it elsewhere).
 
-Runs of different corpora, settings or seeds never share a table: each has a section of its own. Where
-encoders were pre-trained with several sets of views, the tables of single items show the largest; where with
-several temperatures, the one with most runs.
+Runs of different corpora, settings, features or seeds never share a table: each has a section of its own.
+Where encoders were pre-trained with several sets of views, the tables of single items show the largest;
+where with several temperatures, the one with most runs. Exit code 1: a table could not be made, or
+different runs claim one cell; the page says which.
 """
 
-import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import tyro
-
-from experiments import (
-    alignment,
-    embeddings,
-    freezing,
-    pretraining_data,
-    sparse_labels,
-    temperature,
-    views_ablation,
-)
-from experiments.claims import claims, findings
-from experiments.figures import curves, inline, over_unlabelled, save
-from pcl_jax import cli
+from experiments import claims, sparse_labels
+from experiments.experiment import Choice, Exhibit, Experiment, all_experiments, choose, run_command
+from experiments.figures import inline, save
+from experiments.sections import Facts, Section, agree, differences, flatten, is_record, sections
 from pcl_jax.commands import flags
+from pcl_jax.commands.session import UsageError
+from pcl_jax.config import Settings, digest
 from pcl_jax.runs import records
-from pcl_jax.runs.checkpoint import write_atomically
+from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.records import Row
-from pcl_jax.runs.summary import amounts, labels, method_of, views
-from pcl_jax.runs.tables import NOT_RUN, Table
+from pcl_jax.runs.tables import NOT_RUN, Table, markdown_text
 
-HANDCRAFTED = ("mel", "egemaps")
-SPARSE = ("2%", "5%")
-"""Where the paper sees its gains."""
+MARKDOWN = "RESULTS-tables.md"
+"""File with all tables, below the report's folder."""
 
 
 @dataclass(frozen=True)
@@ -51,213 +42,255 @@ class Report:
 
     runs: Path = Path("runs")
     """Folder of runs and their records; the report goes to `report` below it."""
+    markdown: tuple[Path, ...] = ()
+    """One file for all tables in Markdown, with commands and commits; none given: RESULTS-tables.md below
+    the report."""
     debug: flags.Switch = False
     """Show the traceback of an error."""
 
 
-class Section(NamedTuple):
-    """One corpus under one protocol."""
+class Shown(NamedTuple):
+    """Exhibit of one section, as the page shows it."""
+
+    heading: str
+    anchor: str
+    table: Table | None
+    """None where nothing was run, or the table could not be made."""
+    command: str
+    """Command that makes its runs."""
+    figures: list[str]
+    """Pictures, as SVG."""
+    error: str = ""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether runs are missing."""
+        return not self.error and (self.table is None or self.table.missing)
+
+
+class Part(NamedTuple):
+    """Section of the page."""
 
     title: str
     slug: str
     synthetic: bool
     findings: list[str]
-    tables: list[Table]
-    figures: dict[str, str]
-    """Title of a table -> SVG that belongs to it."""
-    commands: dict[str, str]
-    """Title of a table -> what fills its empty cells."""
-    card: Table
+    errors: list[str]
+    shown: list[Shown]
 
 
-def main(command: Report) -> None:
+class Page(NamedTuple):
+    """Written report."""
+
+    path: Path
+    errors: list[str]
+    """A line for each table that could not be made, and for each cell that different runs claim."""
+
+
+def print_report(command: Report) -> int:
+    """Write the report, say where it is and what is wrong with it; return the exit code."""
     from pcl_jax.commands import terminal
 
-    page = write(command.runs)
-    terminal.out.print(f"report: {page}", highlight=False)
+    files: tuple[Path | None, ...] = command.markdown or (None,)
+    if len(files) > 1:
+        raise UsageError(f"--markdown {' '.join(map(str, files))}: give one file for all tables")
+    page = write(command.runs, files[0])
+    for error in page.errors:
+        terminal.err.print(f"report: {error}", markup=False, highlight=False)
+    terminal.out.print(f"report: {page.path}", markup=False, highlight=False)
+    return 1 if page.errors else 0
 
 
-def write(runs: Path) -> Path:
-    """The report of a runs folder; its page."""
+def write(runs: Path, markdown: Path | None = None) -> Page:
+    """Write the report of a runs folder.
+
+    Args:
+        runs: folder of runs and their records.
+        markdown: file for all tables; None: `MARKDOWN` below the report.
+    """
     import jinja2
 
     latest = {row["run"]: row for row in records.read(runs)}.values()
-    rows = [row for row in latest if "protocol" in row]  # versions before 0.1 had none
+    rows = [row for row in latest if is_record(row)]
     folder = runs / "report"
-    sections = [section(rows, runs, folder / "figures") for rows in by_protocol(rows)]
-    for of in sections:
-        for table in of.tables:
-            name = f"{of.slug}-{_slug(table.title)}"
-            note = f"\n{table.note}\n" if table.note else ""
-            text = f"# {table.title}: {of.title}\n\n{table.markdown()}\n{note}"
-            write_atomically(folder / "tables" / f"{name}.md", text.encode())
-            write_atomically(folder / "tables" / f"{name}.tex", table.latex().encode())
-    source = Path(__file__).with_name("report.html.jinja").read_text()
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(source)
-    page = folder / "index.html"
-    write_atomically(page, template.render(sections=sections, runs=f"{len(rows):,}").encode())
-    return page
-
-
-def by_protocol(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that can stand in one table."""
-    found: dict[tuple, list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["corpus"], row["protocol"], row["seed"]), []).append(row)
-    return [of for _, of in sorted(found.items())]
-
-
-class Chosen(NamedTuple):
-    """What most of the pre-trainings of a section are; the tables of single items are about these."""
-
-    views: tuple[str, ...]
-    temperature: float | None
-
-    def holds(self, row: Row) -> bool:
-        """Whether a row is of this pre-training on everything, or of none."""
-        of = row["method"] in ("supervised", "probe-raw", "probe-random")
-        pretrained = (tuple(row["views"]), row["temperature"]) == self
-        return row["view"] in self.views and (of or (pretrained and row["pretrained_on"] == "all"))
-
-
-def choose(rows: Sequence[Row]) -> Chosen:
-    """The largest set of views, and its most frequent temperature."""
-    counts = Counter((tuple(row["views"]), row["temperature"]) for row in rows if row["views"])
-    if not counts:
-        return Chosen(tuple(dict.fromkeys(row["view"] for row in rows)), None)
-    return Chosen(*max(counts, key=lambda key: (len(key[0]), counts[key])))
-
-
-def section(rows: Sequence[Row], runs: Path, figures: Path) -> Section:
-    """Everything there is to say of the rows of one protocol."""
-    first, chosen = rows[0], choose(rows)
-    scored = [row for row in rows if row["uar"] is not None]
-    begun = [row for row in scored if chosen.holds(row)]
-    main_rows = in_whole_folds(begun)
-    titles = dict.fromkeys(row["title"] for row in main_rows)
-    slug = _slug(f"{first['corpus']}-{first['protocol'][:6]}-seed{first['seed']}")
-    made: list[tuple[Table, str]] = []
-    drawn: dict[str, str] = {}
-
-    efficiency = sparse_labels.table(main_rows)
-    made.append((efficiency, "sparse_labels"))
-    if main_rows:
-        drawn[efficiency.title] = save(curves(main_rows), figures / f"{slug}-figure3")
-    full = [row for row in scored if labels(row) == "100%" and _of_views(row, chosen.views)]
-    if full:
-        made.append((freezing.table([row for row in full if chosen.holds(row)]), "freezing"))
-        fair = common_repeats(full)
-        made.append((temperature.table(fair), "temperature"))
-        if first["corpus"] == "iemocap":
-            made.append((temperature.against_paper(fair), "temperature"))
-    subsets = [
-        row
-        for row in scored
-        if (method_of(row), tuple(row["views"]), row["temperature"]) == ("tuned", *chosen)
+    found = sections(rows)
+    slugs = unique_slugs(found)
+    parts = [
+        make_part(section, found, slug, runs, folder / "figures")
+        for section, slug in zip(found, slugs, strict=True)
     ]
-    chosen_sets = ("target", "out_of_distribution")
-    asked = {labels(row) for row in subsets if row["pretrained_on"] in chosen_sets}
-    other = {labels(row) for row in subsets if row["pretrained_on"] not in ("all", *chosen_sets)}
-    supervised = [row for row in main_rows if method_of(row) == "supervised"]
-    by_amount = [row for row in (*supervised, *subsets) if labels(row) in other]
-    subsets = [row for row in subsets if labels(row) in asked]  # everything has more shares, from Figure 3
-    if subsets:
-        made.append((pretraining_data.table(subsets), "pretraining_data"))
-    if by_amount:
-        table = pretraining_data.amounts_table(by_amount)
-        made.append((table, "pretraining_data"))
-        drawn[table.title] = save(
-            over_unlabelled(by_amount, pretraining_data.by_amount(by_amount)), figures / f"{slug}-unlabelled"
-        )
-    sets = [row for row in scored if method_of(row) in ("supervised", "tuned") and _plain(row, chosen)]
-    asked = {labels(row) for row in sets if row["views"] and tuple(row["views"]) != chosen.views}
-    sets = [row for row in sets if labels(row) in asked]
-    if sets:
-        made.append((views_ablation.table(sets), "views_ablation"))
-    aligned = [row for row in rows if row["method"] == "alignment" and tuple(row["views"]) == chosen.views]
-    made.append((alignment.table(aligned), "alignment"))
-    seen = [row for row in rows if row["method"] == "embeddings" and tuple(row["views"]) == chosen.views]
-    if seen:
-        table = embeddings.table(seen)
-        made.append((table, "embeddings"))
-        pictures = [runs / row["run"] / "figure.svg" for row in seen]
-        drawn[table.title] = "".join(inline(path.read_text()) for path in pictures if path.is_file())
-    made += [(table, "sparse_labels") for table in confusions(main_rows)]
+    for part in parts:
+        for shown in part.shown:
+            if shown.table is not None:
+                _write_table(folder / "tables" / f"{part.slug}-{slug_of(shown.table.title)}", part, shown)
+    write_atomically(markdown or folder / MARKDOWN, all_markdown(zip(parts, found, strict=True)).encode())
+    source = Path(__file__).with_name("report.html.jinja").read_text()
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    older = len(latest) - len(rows)
+    text = template.render(parts=parts, runs=f"{len(rows):,}", older=older)
+    write_atomically(folder / "index.html", text.encode())
+    errors = [f"{part.title}: {error}" for part in parts for error in part.errors]
+    errors += [f"{part.title}: {shown.error}" for part in parts for shown in part.shown if shown.error]
+    return Page(folder / "index.html", errors)
 
-    verdicts = claims(main_rows, common_repeats(full), subsets)
-    where = f"--corpus {first['corpus']}" + ("" if first["synthetic"] else " --root DIR")
-    return Section(
-        f"{first['corpus']}: {', '.join(titles) or 'pre-training alone'}",
-        slug,
-        first["synthetic"],
-        findings(main_rows) + _left_out(begun, main_rows),
-        [verdicts, *(table for table, _ in made)],
-        drawn,
-        {table.title: f"python -m experiments.{name} {where}" for table, name in made},
-        card(rows),
+
+def _write_table(path: Path, part: Part, shown: Shown) -> None:
+    table = shown.table
+    assert table is not None
+    note = f"\n{table.note}\n" if table.note else ""
+    title = markdown_text(f"{shown.heading}: {part.title}")
+    write_atomically(path.with_name(f"{path.name}.md"), f"# {title}\n\n{table.markdown()}\n{note}".encode())
+    write_atomically(path.with_name(f"{path.name}.tex"), table.latex().encode())
+
+
+def all_markdown(parts: "Iterable[tuple[Part, Section]]") -> str:
+    """Return all tables in Markdown, with the commands that made their runs, and the commits."""
+    lines = ["# Tables of the finished runs", ""]
+    for part, section in parts:
+        lines += [f"## {markdown_text(part.title)}", "", f"Code: {versions_text(section.rows)}.", ""]
+        if part.synthetic:
+            lines += ["SYNTHETIC speech: nothing here says anything of people.", ""]
+        lines += [f"- {markdown_text(text)}" for text in (*part.errors, *part.findings)] + [""]
+        for shown in part.shown:
+            if shown.table is not None:
+                lines += [f"### {markdown_text(shown.heading)}", ""]
+                lines += [f"`{shown.command}`", ""] if shown.command else []
+                lines += [shown.table.markdown(), ""]
+                lines += [shown.table.note, ""] if shown.table.note else []
+    return "\n".join(lines)
+
+
+def versions_text(rows: Sequence[Row]) -> str:
+    """Return the versions of the package and the commits that made these rows.
+
+    >>> versions_text([{"versions": {"pcl-jax": "0.1.0"}}])
+    'pcl_jax 0.1.0, commit not recorded'
+    """
+    found = {(row["versions"].get("pcl-jax", "?"), row["versions"].get("commit")) for row in rows}
+    texts = (
+        f"pcl_jax {version}, " + (f"commit {commit}" if commit else "commit not recorded")
+        for version, commit in sorted(found, key=str)
     )
+    return "; ".join(texts)
 
 
-def in_whole_folds(rows: Sequence[Row]) -> list[Row]:
-    """The rows of those folds that have all cells, if there is one: an experiment goes fold by fold."""
-    cells: dict[int, set[tuple]] = {}
-    for row in rows:
-        cells.setdefault(row["fold"], set()).add((row["title"], labels(row), method_of(row)))
-    most = max(cells.values(), key=len, default=set())
-    return [row for row in rows if cells[row["fold"]] == most]
+def unique_slugs(found: Sequence[Section]) -> list[str]:
+    """Return a name for the files of each section: its corpus, its data and its seed, then a number."""
+    slugs: list[str] = []
+    for section in found:
+        facts = section.facts
+        data = digest(facts["recordings"], facts["labels"])[:6]
+        slug = slug_of(f"{facts['corpus']}-{data}-seed{facts['seed']}")
+        number = 1 + sum(other == slug or other.startswith(f"{slug}-part") for other in slugs)
+        slugs.append(slug if number == 1 else f"{slug}-part{number}")
+    return slugs
 
 
-def _left_out(begun: Sequence[Row], kept: Sequence[Row]) -> list[str]:
-    folds = {row["fold"] for row in begun} - {row["fold"] for row in kept}
+def make_part(section: Section, every: Sequence[Section], slug: str, runs: Path, figures: Path) -> Part:
+    """Make the tables and figures of one section; what cannot be made is said in its place."""
+    rows, facts = section.rows, section.facts
+    if not rows:
+        return Part(str(facts["corpus"]), slug, False, [], section.conflicts, [])
+    name, choice = facts["corpus"], choose(rows)
+    main_rows = sparse_labels.select(rows, choice)
+    titles = dict.fromkeys(row["title"] for row in main_rows)
+    synthetic = any(row["synthetic"] for row in rows)
+    where = f"--corpus {name}" + ("" if synthetic else " --root DIR")
+    text = differences(section, every)
+    title = f"{name}: {', '.join(titles) or 'pre-training alone'}" + (f" ({text})" if text else "")
+    shown = [_attempt("The paper's claims", slug, "", lambda: _table(claims.claims(rows, choice)))]
+    for experiment in all_experiments():
+        command = f"python -m experiments.{experiment.name} {where}"
+        compared = rows_for(experiment, section, every)
+        for exhibit in experiment.exhibits:
+            made = show(exhibit, compared, choice, slug, command, runs, figures)
+            shown += [made] if made else []
+    shown.append(_attempt("Protocol", slug, "", lambda: _table(card(rows, facts))))
+    findings, errors = [], list(section.conflicts)
+    try:
+        findings = [*claims.findings(main_rows), *begun_folds(main_rows)]
+    except Exception as error:
+        errors.append(_error_line("The findings", error))
+    return Part(title, slug, synthetic, findings, errors, shown)
+
+
+def rows_for(experiment: Experiment, section: Section, every: Sequence[Section]) -> list[Row]:
+    """Return the rows that an experiment compares: a section's, and those that vary its settings.
+
+    A comparison over sections stands in the first of them alone.
+    """
+    if not experiment.varies:
+        return section.rows
+    alike = [other for other in every if agree(section.facts, other.facts, experiment.varies)]
+    if alike[0] is not section:
+        return []
+    return list({row["run"]: row for other in alike for row in other.rows}.values())
+
+
+def show(
+    exhibit: Exhibit,
+    rows: Sequence[Row],
+    choice: Choice,
+    slug: str,
+    command: str,
+    runs: Path,
+    figures: Path,
+) -> Shown | None:
+    """Make one exhibit; return None for an optional one of which nothing was run."""
+
+    def make() -> tuple[Table, list[str]] | None:
+        selected = exhibit.select(rows, choice)
+        if not selected:
+            return None
+        table, pictures = exhibit.table(selected), []
+        if exhibit.figure is not None:
+            pictures = [save(exhibit.figure(selected), figures / f"{slug}-{slug_of(table.title)}")]
+        if exhibit.saved_figure:
+            paths = [runs / row["run"] / exhibit.saved_figure for row in selected]
+            pictures = [inline(path.read_text()) for path in paths if path.is_file()]
+        return table, pictures
+
+    shown = _attempt(exhibit.item, slug, command, make)
+    return None if exhibit.optional and shown.table is None and not shown.error else shown
+
+
+def _table(table: Table) -> tuple[Table, list[str]]:
+    return table, []
+
+
+def _attempt(item: str, slug: str, command: str, make: Callable[[], tuple[Table, list[str]] | None]) -> Shown:
+    """Make an exhibit; an error in it ends no other."""
+    try:
+        made = make()
+    except Exception as error:
+        return Shown(item, f"{slug}-{slug_of(item)}", None, command, [], _error_line(item, error))
+    table, pictures = made or (None, [])
+    heading = item if table is None or table.title == item else f"{item}: {table.title}"
+    return Shown(heading, f"{slug}-{slug_of(heading)}", table, command, pictures)
+
+
+def _error_line(item: str, error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}, line {where.lineno}"
+    return f"{item} could not be made: {type(error).__name__}: {error} ({place})"
+
+
+def begun_folds(rows: Sequence[Row]) -> list[str]:
+    """Return the folds whose runs enter no mean yet, in a sentence."""
+    used = sparse_labels.folds_in_use(rows)
+    folds = {row["fold"] for row in rows} - used
     return [f"Left out, because they have only begun: folds {_listed(folds)}."] if folds else []
 
 
-def _of_views(row: Row, of: tuple[str, ...]) -> bool:
-    return row["method"] in ("supervised", "pairwise-cl") and (
-        (tuple(row["views"]) == of and row["pretrained_on"] == "all")
-        or (not row["views"] and row["view"] in of)
-    )
-
-
-def _plain(row: Row, chosen: Chosen) -> bool:
-    return not row["views"] or (row["temperature"], row["pretrained_on"]) == (chosen.temperature, "all")
-
-
-def common_repeats(rows: Sequence[Row]) -> list[Row]:
-    """Those of repeats that every model has, so that means compare like with like."""
-    by_model: dict[tuple, set[int]] = {}
-    for row in rows:
-        key = (row["title"], method_of(row), row["temperature"])
-        by_model.setdefault(key, set()).add(row["repeat"])
-    return [row for row in rows if all(row["repeat"] in repeats for repeats in by_model.values())]
-
-
-def confusions(rows: Sequence[Row]) -> list[Table]:
-    """Of each view, tuned on the most labels: all folds and repeats together."""
-    found = []
-    for view in views(rows):
-        tuned = [row for row in rows if row["title"] == view and method_of(row) == "tuned"]
-        if not tuned:
-            continue
-        most = amounts(tuned)[-1]
-        counts = np.sum([row["confusion"] for row in tuned if labels(row) == most], axis=0)
-        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        classes = tuned[0]["classes"]
-        lines = [(name, *(f"{share:.0f}" for share in of)) for name, of in zip(classes, shares, strict=True)]
-        note = (
-            f"Tuned on {most} of the labels; % of the utterances of each line's emotion, all folds together."
-        )
-        found.append(Table(f"Confusions, {view}", ("emotion", *classes), lines, note))
-    return found
-
-
-def card(rows: Sequence[Row]) -> Table:
-    """What a number needs beside it to be compared."""
+def card(rows: Sequence[Row], facts: Facts) -> Table:
+    """Return what a number needs to be compared."""
     first = rows[0]
-    counts = ", ".join(f"{n} {name}" for name, n in zip(first["classes"], first["counts"], strict=False))
+    counts = ", ".join(f"{n} {name}" for name, n in zip(first["classes"], first["counts"], strict=True))
     scored = [row for row in rows if row["uar"] is not None]
-    facts = {
-        "corpus": f"{first['corpus']}, {first['utterances']} utterances: {counts}",
+    skipped = max((row.get("skipped", 0) for row in rows), default=0)
+    lines = {
+        "corpus": f"{first['corpus']}, {first['utterances']} utterances: {counts}"
+        + (f"; {skipped} left out because their audio is bad" if skipped else ""),
         "folds": f"test sessions {_listed(row['fold'] for row in rows)}; validation session s mod 5 + 1; "
         "the other three train, for pre-training too; no speaker in two sessions",
         "features": _listed(row["title"] for row in scored),
@@ -269,28 +302,39 @@ def card(rows: Sequence[Row]) -> Table:
         "pre-training": _listed(
             f"{' + '.join(row['views'])}, tau = {row['temperature']:g}, {row['pretrained_on']}"
             for row in rows
-            if row["method"] == "pretraining"
+            if row["temperature"] is not None
         ),
         "repeats": f"{len({row['repeat'] for row in scored})}, each its own labelled subset and start",
         "seed": str(first["seed"]),
         "UAR": "mean recall over the classes above; an absent class counts 0",
         "WA": "share of utterances that are right",
-        "settings": first["protocol"],
+        "settings": changed_settings(facts),
         "device": _listed(row["device"] for row in rows),
         "versions": _listed(f"{name} {v}" for row in rows for name, v in row["versions"].items()),
     }
-    return Table("Protocol", ("", ""), list(facts.items()))
+    return Table("Protocol", ("", ""), list(lines.items()))
+
+
+def changed_settings(facts: Facts) -> str:
+    """Return the settings that are not the usual ones.
+
+    >>> changed_settings({"pretraining.epochs": 5, "finetuning.batch": 64})
+    'pretraining.epochs = 5; the others are the defaults'
+    """
+    usual = flatten(asdict(Settings()))
+    texts = [f"{name} = {facts[name]}" for name in usual if name in facts and facts[name] != usual[name]]
+    return "; ".join([*texts, "the others are the defaults"]) if texts else "the defaults"
 
 
 def _listed(items: Iterable) -> str:
     return ", ".join(map(str, sorted(set(items)))) or NOT_RUN
 
 
-def _slug(text: str) -> str:
+def slug_of(text: str) -> str:
+    """Return a text as it can stand in a file's name and in an anchor."""
     kept = "".join(c if c.isalnum() else "-" for c in text.lower())
     return "-".join(part for part in kept.split("-") if part)
 
 
 if __name__ == "__main__":
-    command = tyro.cli(Report, description=__doc__, args=sys.argv[1:])
-    cli.guarded(lambda: main(command), debug=command.debug)
+    run_command(Report, print_report, __doc__)

@@ -4,33 +4,41 @@
 
 Paper (IEMOCAP, one run per fold): tau = 0.5 has the best average rank on the validation and on the test
 session; tuned encoders beat frozen ones by 3 points (mel, eGeMAPS) to 8 (wav2vec 2.0); against supervised
-training the best gain is 3 points, for eGeMAPS. Pre-trains each fold once per temperature, and fine-tunes
-each view twice on it. Finished runs are not repeated, so it can be stopped and started at will.
+training the best gain is 3 points, for eGeMAPS. The command pre-trains each fold once per temperature, and
+fine-tunes each view twice on it. Finished runs are not repeated: stop it and run it again to resume.
 
-Prints one Markdown table in the layout of Table 4: UAR and WA in % of the validation and the test session,
+It prints one Markdown table in the layout of Table 4: UAR and WA in % of the validation and the test session,
 means over folds and repeats. A rank is 1 for the highest value of its column; the last two columns are the
 means of the ranks in the columns of the validation and of the test session.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from scipy import stats
 
-from pcl_jax import cli
+from experiments.experiment import Choice, Exhibit, Experiment, main
 from pcl_jax.commands import flags
-from pcl_jax.runs.summary import views
+from pcl_jax.runs.summary import (
+    ALL_LABELS,
+    NO_SCORES,
+    amount,
+    folds_text,
+    group_rows,
+    method_of,
+    scores_of,
+    views,
+)
 from pcl_jax.runs.tables import NOT_RUN, Table
 
 if TYPE_CHECKING:
-    from pcl_jax.runs.plan import Step
     from pcl_jax.runs.records import Row
-    from pcl_jax.runs.study import Study
+    from pcl_jax.runs.runner import Runner
+    from pcl_jax.runs.spec import Spec
 
 PAPER = {
     (0.0, False): ((61.35, 60.72, 62.00, 59.43), (55.11, 54.59, 53.39, 52.09), (48.62, 48.00, 49.97, 48.10)),
@@ -47,59 +55,100 @@ PAPER = {
 validation UAR and WA, test UAR and WA. The validation WA of supervised eGeMAPS is cut off after "48." in our
 copy; whatever follows, its rank is 8."""
 VIEWS = ("wav2vec2", "mel", "egemaps")
-"""Of `PAPER`."""
+"""Views of `PAPER`, in its order."""
+TEMPERATURES = (0.1, 0.25, 0.5, 1.0)
+"""Temperatures of the paper's search."""
 
 SCORES = ("validation_uar", "validation_wa", "uar", "wa")
+"""Fields of a record, in the order of `PAPER`."""
 
 
 @dataclass(frozen=True)
 class Temperature(flags.Experiment):
     """All labels: which temperature, and is the encoder better frozen or tuned?"""
 
-    temperatures: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+    temperatures: tuple[float, ...] = TEMPERATURES
     repeats: int = 1
     """Initialisations per fold."""
 
 
-def main(command: Temperature) -> None:
-    from pcl_jax.commands import terminal
-
-    rows = cli.experiment(command, "temperature", lambda study: plan(study, command))
-    terminal.out.print(table(rows).markdown(), markup=False, highlight=False)
-
-
-def plan(study: "Study", command: Temperature) -> "Iterator[Step]":
-    """All runs of Table 4; those of supervised training are the same for each temperature."""
+def plan(runner: "Runner", command: Temperature) -> "Iterator[Spec]":
+    """Yield all runs of Table 4; those of supervised training are the same for each temperature."""
     from pcl_jax.runs.plan import label_efficiency
 
     for temperature in command.temperatures:
-        at = study.pretraining_with(temperature=temperature)
-        yield from label_efficiency(at, command.folds, {1.0: command.repeats}, probes=False)
+        pretrainings = [runner.pretraining(fold, temperature=temperature) for fold in command.folds]
+        yield from label_efficiency(pretrainings, runner.settings, {1.0: command.repeats}, probes=False)
+
+
+def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return the networks trained on all labels: at each temperature, with the chosen views, and supervised.
+
+    Only repeats that every model has, so that means compare like with like.
+    """
+    full = [
+        row
+        for row in rows
+        if method_of(row) in ("supervised", "frozen", "tuned")
+        and amount(row) == ALL_LABELS
+        and (
+            (tuple(row["views"]) == choice.views and row["pretrained_on"] == "all")
+            or (not row["views"] and row["view"] in choice.views)
+        )
+    ]
+    by_model = group_rows(full, lambda row: (row["title"], method_of(row), row["temperature"]))
+    repeats = [{row["repeat"] for row in model} for model in by_model.values()]
+    return [row for row in full if all(row["repeat"] in found for found in repeats)]
+
+
+def model_of(row: "Row") -> tuple[float, bool]:
+    """Return the line of Table 4 that a row belongs to: (temperature, frozen), (0, False) if supervised."""
+    return row["temperature"] or 0.0, row["frozen"]
+
+
+def model_cells(model: tuple[float, bool]) -> tuple[str, str, str]:
+    """Return the first cells of a line of Table 4.
+
+    >>> model_cells((0.25, True)), model_cells((0.0, False))
+    (('Pairwise-CL', '0.25', 'frozen'), ('supervised', '-', '-'))
+    """
+    temperature, frozen = model
+    if not temperature:
+        return "supervised", "-", "-"
+    return "Pairwise-CL", f"{temperature:g}", "frozen" if frozen else "tuned"
 
 
 def table(rows: "Sequence[Row]") -> Table:
-    """As Table 4; a cell that lacks a fold is "not run", and there are no ranks until none is."""
-    titles, folds = views(rows), {row["fold"] for row in rows}
-    models = sorted({(row["temperature"] or 0.0, row["frozen"]) for row in rows})
-    means = np.full((len(models), len(titles) * len(SCORES)), np.nan)
-    for m, (temperature, frozen) in enumerate(models):
-        for v, view in enumerate(titles):
-            cell = [
-                row
-                for row in rows
-                if (row["temperature"] or 0.0, row["frozen"], row["title"]) == (temperature, frozen, view)
-            ]
-            if {row["fold"] for row in cell} == folds:
-                for s, score in enumerate(SCORES):
-                    means[m, v * len(SCORES) + s] = 100 * np.mean([row[score] for row in cell])
-    averages = average_ranks(means) if len(models) > 1 and np.isfinite(means).all() else None
+    """Return the layout of Table 4; ranks once every cell has the same folds."""
+    titles, models = views(rows), sorted({model_of(row) for row in rows})
+    cells = group_rows(rows, lambda row: (model_of(row), row["title"]))
+    columns = [(title, score) for title in titles for score in SCORES]
+    scores = {
+        (model, *column): scores_of(cells[model, column[0]], column[1])
+        if (model, column[0]) in cells
+        else NO_SCORES
+        for model in models
+        for column in columns
+    }
+    every = frozenset().union(*(found.folds for found in scores.values()))
+    averages = None
+    if len(models) > 1 and all(found.folds == every for found in scores.values()):
+        means = [
+            [np.mean(list(scores[model, *column].by_repeat.values())) for column in columns]
+            for model in models
+        ]
+        averages = average_ranks(np.array(means))
     lines = []
-    for m, (temperature, frozen) in enumerate(models):
-        name = ("Pairwise-CL", f"{temperature:g}", "frozen" if frozen else "tuned")
-        cells = [f"{value:.1f}" if np.isfinite(value) else NOT_RUN for value in means[m]]
+    for m, model in enumerate(models):
+        texts = [
+            f"{np.mean(list(found.by_repeat.values())):.1f}{folds_text(found, every)}"
+            if (found := scores[model, *column]).by_repeat
+            else NOT_RUN
+            for column in columns
+        ]
         ranks = [NOT_RUN] * 2 if averages is None else [f"{rank:.2f}" for rank in averages[m]]
-        lines.append((*(name if temperature else ("supervised", "-", "-")), *cells, *ranks))
-    heads = [f"{view}, {what}" for view in titles for what in ("val. UAR", "val. WA", "UAR", "WA")]
+        lines.append((*model_cells(model), *texts, *ranks))
+    heads = [f"{title}, {score}" for title in titles for score in ("val. UAR", "val. WA", "UAR", "WA")]
     return Table(
         "All labels, by temperature",
         ("method", "τ", "encoder", *heads, "rank, val.", "rank, test"),
@@ -109,39 +158,58 @@ def table(rows: "Sequence[Row]") -> Table:
     )
 
 
-def against_paper(rows: "Sequence[Row]") -> Table:
-    """Test UAR of the paper, ours, and the difference: for IEMOCAP alone."""
-    folds = {row["fold"] for row in rows}
+def select_iemocap(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
+    """Return what `select` does, for IEMOCAP alone."""
+    return [row for row in select(rows, choice) if row["corpus"] == "iemocap"]
+
+
+def against_paper(rows: "Sequence[Row]", score: str = "uar") -> Table:
+    """Return the paper's score of the test session, ours, and the difference: for IEMOCAP alone."""
+    cells = group_rows(rows, lambda row: (model_of(row), row["view"]))
+    found = {key: scores_of(cell, score) for key, cell in cells.items()}
+    every = frozenset().union(*(scores.folds for scores in found.values()))
     lines = []
-    for (tau, frozen), of_paper in PAPER.items():
-        cells = []
-        for view, (_, _, theirs, _) in zip(VIEWS, of_paper, strict=True):
-            cell = [
-                row
-                for row in rows
-                if (row["temperature"] or 0.0, row["frozen"], row["view"]) == (tau, frozen, view)
-            ]
-            ours = None
-            if cell and {row["fold"] for row in cell} == folds:
-                ours = 100 * float(np.mean([row["uar"] for row in cell]))
-            cells += [f"{theirs:.1f}", NOT_RUN, NOT_RUN]
-            if ours is not None:
-                cells[-2:] = [f"{ours:.1f}", f"{ours - theirs:+.1f}"]
-        name = ("Pairwise-CL", f"{tau:g}", "frozen" if frozen else "tuned")
-        lines.append((*(name if tau else ("supervised", "-", "-")), *cells))
+    for model, views_of_paper in PAPER.items():
+        texts = []
+        for view, numbers in zip(VIEWS, views_of_paper, strict=True):
+            theirs = numbers[SCORES.index(score)]
+            texts += [f"{theirs:.1f}", NOT_RUN, NOT_RUN]
+            if scores := found.get((model, view)):
+                ours = float(np.mean(list(scores.by_repeat.values())))
+                texts[-2:] = [f"{ours:.1f}{folds_text(scores, every)}", f"{ours - theirs:+.1f}"]
+        lines.append((*model_cells(model), *texts))
     heads = [f"{view}, {what}" for view in VIEWS for what in ("paper", "ours", "difference")]
-    return Table("Test UAR beside the paper's Table 4", ("method", "τ", "encoder", *heads), lines, "In %.")
+    title = f"Test {score.upper()} beside the paper's Table 4"
+    return Table(title, ("method", "τ", "encoder", *heads), lines, "In %.")
 
 
 def average_ranks(scores: Float[np.ndarray, "models columns"]) -> Float[np.ndarray, "models 2"]:
-    """Mean rank over the columns of the validation session, and over those of the test session.
+    """Return the mean rank over the columns of the validation session, and over those of the test session.
 
-    Columns in the order of `SCORES` for each view; 1 is the highest of a column, ties share the better rank.
+    Columns are in the order of `SCORES` for each view; 1 is the highest of a column, ties share the better
+    rank.
     """
     ranks = stats.rankdata(-scores, method="min", axis=0).reshape(len(scores), -1, 2, 2)
     return ranks.mean(axis=(1, 3))
 
 
+EXPERIMENT = Experiment(
+    name="temperature",
+    description=__doc__,
+    flags=Temperature,
+    plan=plan,
+    exhibits=(
+        Exhibit("Tables 1 and 4", select, table),
+        Exhibit("Tables 1, 2 and 4, UAR", select_iemocap, against_paper, optional=True, printed=False),
+        Exhibit(
+            "Tables 1, 2 and 4, WA",
+            select_iemocap,
+            partial(against_paper, score="wa"),
+            optional=True,
+            printed=False,
+        ),
+    ),
+)
+
 if __name__ == "__main__":
-    command = tyro.cli(Temperature, default=flags.default(Temperature, sys.argv[1:]), description=__doc__)
-    cli.guarded(lambda: main(command), debug=command.debug)
+    main(EXPERIMENT)

@@ -6,75 +6,18 @@ authors' public code; otherwise our choice, argued in PAPER.md under the same na
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+TRAINING_VERSION = 1
+"""Version of all algorithms that train or test; part of the identity of every run. Raise it with any change
+of a default below, or of the code, that changes a result."""
 
 SubsetName = Literal["all", "target", "out_of_distribution"]
 """Of a corpus: every utterance, those with a class, the others."""
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 """Of the factors of matrix products; sums are float32."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """How much of an utterance the time-resolved views see. eGeMAPS always sees the bare utterance."""
-
-    duration_s: float = 15.0
-    """Longer utterances are cut to this [P, section 3.2]."""
-    pad: bool = True
-    """Zero-pad shorter ones to the same length before features are computed [P]. Only the frames
-    that hold speech are stored; padding changes features near the end and, in wav2vec 2.0 base,
-    through its group norm, everywhere."""
-
-
-@dataclass(frozen=True)
-class Mel:
-    """Mel spectrogram [P: window, hop, bands, range; A: the rest]."""
-
-    sampling_rate: int = 16_000
-    window: int = 400
-    """Samples: 25 ms [P]; also the FFT length. Periodic Hamming [A]."""
-    hop: int = 160
-    """Samples: 10 ms [P]."""
-    bands: int = 64
-    """[P]"""
-    f_min_hz: float = 60.0
-    """[P]"""
-    f_max_hz: float = 7_800.0
-    """[P]"""
-    log: bool = True
-    """Natural logarithm. Off in the authors' public code; see PAPER.md."""
-    floor: float = 1e-6
-    """Power below this is raised to it before the logarithm (about -60 dB re full scale)."""
-    clip: Clip = field(default_factory=Clip)
-
-
-@dataclass(frozen=True)
-class Egemaps:
-    """The 88 eGeMAPSv02 functionals of the bare, unpadded utterance."""
-
-    sampling_rate: int = 16_000
-    feature_set: Literal["eGeMAPSv02"] = "eGeMAPSv02"
-    peak: float = 1 - 2**-15
-    """Samples are clipped to +-peak: openSMILE's int16 cast turns +1.0 into -32768."""
-
-
-@dataclass(frozen=True)
-class SpeechModels:
-    """How the hidden states of frozen speech models are made; which models is said by their checkpoints."""
-
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's products and residual stream; features are stored as float16 either way."""
-    normalise: Literal["never", "checkpoint"] = "never"
-    """`checkpoint`: utterances get zero mean and unit variance if the checkpoint's
-    `preprocessor_config.json` asks for it. torchaudio's bundle, which the paper used, does not."""
-    clip: Clip = field(default_factory=Clip)
-    """`pad=False`, and models that mask their padding anyway, compute no padding but their bucket's."""
-    batch_s: float | None = None
-    """Seconds of audio, padding included, that a model gets at once: bounds memory (about 13 MB a second
-    for wav2vec 2.0 base in float32), changes no value. None: single utterances on a CPU, whose cache is
-    small; 240 s on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +86,8 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Settings:
-    """All numbers that decide a run's outcome, apart from corpus, fold, views and seed."""
+    """All numbers that decide a run's outcome, apart from corpus, fold, seed and the parameters of views."""
 
-    mel: Mel = field(default_factory=Mel)
-    egemaps: Egemaps = field(default_factory=Egemaps)
-    speech: SpeechModels = field(default_factory=SpeechModels)
     normalise: Literal["fold", "speaker", "none"] = "fold"
     """Whose statistics scale mel and eGeMAPS: the fold's training utterances; each speaker's own
     unlabelled audio, test speakers included (transductive); nobody's [A]."""
@@ -162,15 +102,35 @@ class Settings:
 def authors() -> Settings:
     """Every knob on which the paper is silent, set as a literal reading of the authors' public code.
 
-    >>> authors().mel.log, authors().normalise, authors().encoders.spectral_pool
-    (False, 'none', 'flatten')
+    The parameters of the views are in `pcl_jax.views.catalogue.authors`.
+
+    >>> authors().normalise, authors().encoders.spectral_pool
+    ('none', 'flatten')
     """
     return Settings(
-        mel=Mel(log=False),
         normalise="none",
         encoders=Encoders(spectral_pool="flatten", init="torch"),
         pretraining=Pretraining(plateau_factor=0.5),
     )
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings record that differ from their defaults, nested records likewise.
+
+    Identities are made of this, so that a new field with its default changes none.
+
+    >>> changed(Settings(pretraining=Pretraining(temperature=0.1)))
+    {'pretraining': {'temperature': 0.1}}
+    """
+    defaults, found = type(settings)(), {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            if nested := changed(value):
+                found[item.name] = nested
+        elif value != getattr(defaults, item.name):
+            found[item.name] = value
+    return found
 
 
 def digest(*parts: object) -> str:
@@ -178,7 +138,7 @@ def digest(*parts: object) -> str:
 
     Dataclasses, and anything JSON can hold.
 
-    >>> digest(Mel()) == digest(Mel()), digest(Mel()) == digest(Mel(bands=80))
+    >>> digest(Encoders()) == digest(Encoders()), digest(Encoders()) == digest(Encoders(dropout=0.1))
     (True, False)
     """
 

@@ -1,4 +1,4 @@
-"""`uar` and `wa` at the address of version 0.1; they live in `pcl_jax.evaluation`."""
+"""Import path of version 0.1 for `uar` and `wa`, which are now in `pcl_jax.evaluation`."""
 
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 

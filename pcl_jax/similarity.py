@@ -1,4 +1,4 @@
-"""`pwcca` and `linear_cka` at the address of version 0.1; they live in `pcl_jax.evaluation`."""
+"""Import path of version 0.1 for `pwcca` and `linear_cka`, which are now in `pcl_jax.evaluation`."""
 
 from pcl_jax.evaluation.similarity import linear_cka, pwcca
 

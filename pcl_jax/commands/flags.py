@@ -1,15 +1,19 @@
-"""The flags of `pcl`: one dataclass per command; the words of a command line -> one of them."""
+"""Flags of `pcl`: one dataclass for each command, and the parser of command lines."""
 
+import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from pcl_jax import config
+from pcl_jax.views import catalogue
+from pcl_jax.views.catalogue import ViewSettings
 
 Fold = Literal[1, 2, 3, 4, 5]
 Views = Annotated[
@@ -24,7 +28,7 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 @dataclass(frozen=True)
 class Common:
-    """What every command needs to know."""
+    """Flags that all commands have."""
 
     corpus: Literal["demo", "iemocap", "emodb", "ravdess", "crema_d", "table"] = "demo"
     """demo (synthetic), a known corpus, or a table of your own files."""
@@ -38,7 +42,7 @@ class Common:
 
 @dataclass(frozen=True)
 class OnFeatures(Common):
-    """What every command needs to know that reads features."""
+    """Flags that all commands have which read features."""
 
     features: Path = Path("features")
     """Folder of extracted features."""
@@ -57,26 +61,29 @@ class OnFeatures(Common):
     """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
     """Whose statistics scale mel and eGeMAPS: training utterances', each speaker's own, nobody's."""
-    mel: config.Mel = field(default_factory=config.Mel)
-    egemaps: config.Egemaps = field(default_factory=config.Egemaps)
-    speech: config.SpeechModels = field(default_factory=config.SpeechModels)
+    view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
     encoders: config.Encoders = field(default_factory=config.Encoders)
 
 
 @dataclass(frozen=True)
 class OnDevices(OnFeatures):
-    """What every command needs to know that trains."""
+    """Flags that all commands have which train."""
 
     devices: int | None = None
     """Use the first so many devices; None: all."""
-    resident: float = 0.5
-    """Share of a device's memory that a fold's features may take; what is beyond it is read from disk in
-    every epoch. Changes no result."""
+    max_feature_memory: float = 0.5
+    """Share of a device's memory that a fold's features may take; the rest is read from disk in every epoch.
+    Changes no result."""
     precision: config.Precision = "float32"
-    """Of matrix products in training, for accelerators: the others are faster, and part of a run's name."""
+    """Precision of matrix products in training, for accelerators: the others are faster, and part of a run's
+    identity."""
     processes: str = ""
     """2/4@HOST:PORT: the second of four processes that train as one, over the devices of all; auto: as SLURM
-    or Open MPI started them. Their features must be there already (`pcl extract`)."""
+    or Open MPI started them. The features must be there already (`pcl extract`)."""
+
+    def settings(self) -> config.Settings:
+        """Return the settings of the runs that the command does."""
+        return config.Settings(normalise=self.normalise, encoders=self.encoders, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,10 @@ class Pretrain(OnDevices):
     pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
 
+    def settings(self) -> config.Settings:
+        """Return the settings of pre-training and of the comparison after it."""
+        return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
+
 
 @dataclass(frozen=True)
 class Finetune(OnDevices):
@@ -145,10 +156,14 @@ class Finetune(OnDevices):
     """Names the labelled subset and the random start."""
     finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
 
+    def settings(self) -> config.Settings:
+        """Return the settings of fine-tuning."""
+        return replace(super().settings(), finetuning=self.finetuning)
+
 
 @dataclass(frozen=True)
 class Experiment(OnDevices):
-    """What every experiment of the paper needs to know (`python -m experiments.NAME`)."""
+    """Flags that all experiments have (`python -m experiments.NAME`)."""
 
     views: Views = ()
     folds: tuple[Fold, ...] = (1, 2, 3, 4, 5)
@@ -159,7 +174,11 @@ class Experiment(OnDevices):
     """3/8 does the third of eight shares of the pre-trainings and what follows from them, beside other
     processes or hosts on one file system."""
     table_only: Switch = False
-    """Run nothing; print the table of what there is."""
+    """Run nothing; print the table of the finished runs."""
+
+    def settings(self) -> config.Settings:
+        """Return the settings of the runs, before an experiment varies one."""
+        return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
 
 
 Command = Corpus | Extract | Features | Pretrain | Finetune
@@ -167,18 +186,32 @@ C = TypeVar("C", bound=Common)
 
 
 def default(command: type[C], arguments: Sequence[str]) -> C:
-    """The command with the defaults of the preset that these words ask for."""
+    """Return a command with the defaults of the preset that these words ask for."""
     words = " ".join(arguments).replace("--preset=", "--preset ").split()
     authors = ("--preset", "authors") in pairwise(words)
     chosen = config.authors() if authors else config.Settings()
     known = {f.name for f in fields(command)}
     values = {f.name: getattr(chosen, f.name) for f in fields(chosen)}
+    values["view_settings"] = catalogue.authors() if authors else ViewSettings()
     values["preset"] = "authors" if authors else "sound"
     return command(**{name: value for name, value in values.items() if name in known})
 
 
+RENAMED = {"--resident": "--max-feature-memory", "--also": "--extra-corpora"}
+"""Flags of version 0.1 -> their names now."""
+
+
+def refuse_old_names(arguments: Sequence[str]) -> None:
+    """End the process with code 2 and the new name if a flag has an old one."""
+    for word in arguments:
+        if new := RENAMED.get(word.split("=")[0]):
+            print(f"pcl: {word.split('=')[0]} is called {new} now", file=sys.stderr)
+            sys.exit(2)
+
+
 def parse(arguments: Sequence[str]) -> Command:
-    """The command of these words; ends the process with code 2 and a message if there is none."""
+    """Parse the words of a command line; end the process with code 2 and a message if they are no command."""
+    refuse_old_names(arguments)
     commands = {
         "corpus": Corpus,
         "extract": Extract,
@@ -198,3 +231,35 @@ def parse(arguments: Sequence[str]) -> Command:
         description="Pairwise-CL: learn emotion from speech when labels are few.",
         args=list(arguments),
     )
+
+
+def words_to_repeat(command: OnDevices) -> list[str]:
+    """Return the words of a command line that another command on the same corpus and features must repeat.
+
+    >>> words_to_repeat(Pretrain(corpus="table", root=Path("my table.csv"), normalise="speaker", epochs=3))
+    ['--corpus', 'table', '--root', "'my table.csv'", '--normalise', 'speaker']
+    """
+    usual = default(OnDevices, ["--preset", command.preset])
+    words = [] if command.preset == "sound" else ["--preset", command.preset]
+    for item in fields(OnDevices):
+        if item.name not in ("debug", "preset", "workers", "processes"):
+            words += _words(item.name, getattr(command, item.name), getattr(usual, item.name))
+    return words
+
+
+def _words(name: str, value: Any, usual: Any) -> list[str]:
+    """Return the words that change a flag, or the flags of a nested record, from its usual value."""
+    if value == usual:
+        return []
+    if is_dataclass(value):
+        nested = (
+            _words(f"{name}.{item.name}", getattr(value, item.name), getattr(usual, item.name))
+            for item in fields(value)
+        )
+        return [word for words in nested for word in words]
+    path, _, last = f"--{name.replace('_', '-')}".rpartition(".")
+    if isinstance(value, bool):
+        flag = last.removeprefix("--") if value else f"no-{last.removeprefix('--')}"
+        return [f"{path}.{flag}" if path else f"--{flag}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name.replace('_', '-')}", *(shlex.quote(str(part)) for part in values)]

@@ -1,6 +1,6 @@
-"""What a person sees: progress, tables, one-line errors. Plain lines where there is no terminal.
+"""Terminal output: progress, tables, lines. Plain lines where there is no terminal; rich respects NO_COLOR.
 
-NO_COLOR is respected (rich does it).
+Text of the user (ids, paths, titles) is never read as markup.
 """
 
 import sys
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,103 +23,115 @@ from pcl_jax.features.maintain import StoredFeatures
 from pcl_jax.features.store import StoreError
 from pcl_jax.features.store import open as open_store
 from pcl_jax.runs.records import Row
-from pcl_jax.runs.study import Study
+from pcl_jax.runs.runner import Runner
 from pcl_jax.runs.summary import METHODS, PROBES, labels, method_of
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 PLAIN_EVERY_S = 10.0
-"""Between two plain lines of progress, where a bar would be a mess."""
+"""Seconds between two plain lines of progress, where there is no terminal for a bar."""
 
-AT_ONCE_S = 1.0
-"""What is done so soon was done before, in an earlier run, and says nothing of the time that is left."""
+FOUND_S = 1.0
+"""Seconds at the start in which steps were only found finished: they say nothing of the time that is left."""
+
+ESTIMATE_S = 10.0
+"""Seconds before the first estimate of the time that is left, unless a tenth is done sooner."""
 
 
 class Bar:
-    """`bar(done, total, label)`: moves a progress bar, or prints a line now and then."""
+    """Progress of one piece of work: `bar(done, total, label)` moves a bar, or prints a line now and then."""
 
     def __init__(self, progress: Progress | None, title: str):
+        """Begin without a bar: work that needs no step shows none."""
         self._progress, self._title = progress, title
         self._task: TaskID | None = None
         self._printed, self._began = 0.0, time.monotonic()
-        self._before: int | None = None
-        self._said = ""
+        self._found: int | None = None
+        self._line = ""
 
     def __call__(self, done: int, total: int, label: str = "") -> None:
-        now = time.monotonic()
-        if self._before is None or now - self._began < AT_ONCE_S:
-            self._before = done - 1
-        left = duration((now - self._began) / (done - self._before) * (total - done)) if done else "?"
-        self._said = f"{self._title} {done}/{total} {label}"
+        """Show that so many steps of all are done; `label` says what the last one was."""
+        clock = time.monotonic()
+        if self._found is None or clock - self._began < FOUND_S:
+            self._found = done - 1
+        left = self._left(done, total, clock - self._began)
+        self._line = f"{self._title} {done}/{total} {label}".rstrip()
         if self._progress is not None:
-            if self._task is None:  # no bar where there is nothing to do
+            if self._task is None:
                 self._task = self._progress.add_task(self._title, total=total, left=left, label=label)
             self._progress.update(self._task, completed=done, total=total, left=left, label=label)
-        elif now - self._printed > PLAIN_EVERY_S or done == total:
-            out.print(f"{self._said}, {left} left", highlight=False)
-            self._printed = now
+        elif clock - self._printed > PLAIN_EVERY_S or done == total:
+            out.print(f"{self._line}, {left} left" if left else self._line, markup=False, highlight=False)
+            self._printed = clock
+
+    def _left(self, done: int, total: int, seconds: float) -> str:
+        """Return the time that is left, or nothing while an estimate would mean nothing."""
+        worked = done - (self._found or 0)
+        if worked <= 0 or done >= total or (seconds < ESTIMATE_S and worked < 0.1 * total):
+            return ""
+        return duration(seconds / worked * (total - done))
 
     def leave(self) -> None:
-        """Of a bar beneath another: a line stays of it, and the room is for the next."""
+        """Replace a bar beneath another by a line, to make room for the next."""
         if self._progress is not None and self._task is not None:
-            out.print(self._said, highlight=False)
+            out.print(self._line, markup=False, highlight=False)
             self._progress.remove_task(self._task)
 
 
-_shown: Progress | None = None
-"""What is on the screen: bars within a bar stand beneath it."""
+_display: Progress | None = None
+"""Display that is on the screen now: bars within a bar stand beneath it."""
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Bar]:
-    """A progress bar for the block; within the block of another, beneath that one."""
-    global _shown
-    if _shown is not None or not out.is_terminal:
-        made = Bar(_shown, title)
+    """Show progress during a block; within the block of another bar, beneath that one."""
+    global _display
+    if _display is not None or not out.is_terminal:
+        nested = Bar(_display, title)
         try:
-            yield made
+            yield nested
         finally:
-            made.leave()
+            nested.leave()
         return
-    room = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, out.width - 42))
+    label = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, out.width - 42))
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}", style="progress.remaining"),
-        TextColumn("{task.fields[label]}", table_column=room),
+        TextColumn("{task.fields[left]}", style="progress.remaining", markup=False),
+        TextColumn("{task.fields[label]}", table_column=label, markup=False),
     )
     with Progress(*columns, console=out) as progress:
-        _shown = progress
+        _display = progress
         try:
             yield Bar(progress, title)
         finally:
-            _shown = None
+            _display = None
 
 
 def plan_line(plan: Plan) -> str:
-    """What an extraction will take."""
-    time = "" if plan.seconds is None else f"{duration(plan.seconds)} and "
+    """Return what an extraction will take."""
+    time_s = "" if plan.seconds is None else f"{duration(plan.seconds)} and "
     return (
-        f"to extract: {plan.utterances:,} utterances, {plan.audio_s / 3600:.2f} h of audio, about {time}"
+        f"to extract: {plan.utterances:,} utterances, {plan.audio_s / 3600:.2f} h of audio, about {time_s}"
         f"{size(plan.bytes)} on disk ({size(plan.free)} free)"
     )
 
 
 def stores_table(stores: Sequence[StoredFeatures]) -> Table:
-    """The stores of a features folder; what made one stands in its parts' metadata."""
+    """Return the table of the stores of a features folder."""
     table = Table(box=SIMPLE_HEAD, collapse_padding=True)
     for heading in ("corpus", "view", "digest", "utterances", "values", "size"):
         table.add_column(heading, justify="right" if heading in ("utterances", "size") else "left")
-    for kept in stores:
+    for stored in stores:
         try:
-            there = open_store(kept.folder)
+            opened = open_store(stored.folder)
         except StoreError:
             cells = ("damaged", "pcl features verify")
         else:
-            cells = (f"{len(there):,}", "".join(_shape(values) for values in islice(there.values(), 1)))
-        table.add_row(kept.corpus, kept.view, kept.digest, *cells, size(kept.bytes))
+            cells = (f"{len(opened):,}", "".join(_shape(values) for values in islice(opened.values(), 1)))
+        table.add_row(escape(stored.corpus), escape(stored.view), stored.digest, *cells, size(stored.bytes))
     return table
 
 
@@ -132,12 +143,12 @@ def _shape(values: np.ndarray) -> str:
 
 
 def ask(question: str) -> bool:
-    """Whether a person at a terminal says yes; nobody there is no."""
+    """Return whether a person at a terminal says yes; without a terminal the answer is no."""
     return sys.stdin.isatty() and out.input(question, markup=False).strip().lower() in ("y", "yes")
 
 
 def extracted_line(extraction: Extraction) -> str:
-    """What was extracted, how fast, and what it takes."""
+    """Return what was extracted, how fast, and its size on disk."""
     count = max(extraction.computed.values())
     sizes = ", ".join(f"{view} {size(store.bytes_on_disk)}" for view, store in extraction.stores.items())
     return (
@@ -148,7 +159,7 @@ def extracted_line(extraction: Extraction) -> str:
 
 
 def duration(seconds: int | float) -> str:
-    """Time for people.
+    """Return a time for people.
 
     >>> duration(8.2), duration(700), duration(10_000)
     ('8 s', '12 min', '2.8 h')
@@ -159,7 +170,7 @@ def duration(seconds: int | float) -> str:
 
 
 def size(count: int | float) -> str:
-    """Bytes for people.
+    """Return a number of bytes for people.
 
     >>> size(300), size(5 * 2**20), size(1.5 * 2**30)
     ('300 B', '5.0 MiB', '1.5 GiB')
@@ -172,7 +183,7 @@ def size(count: int | float) -> str:
 
 
 def epoch_line(row: Mapping[str, Any]) -> str:
-    """The metrics of a pre-training epoch in one line."""
+    """Return the metrics of a pre-training epoch."""
     waiting = f", waits {row['waiting']:.0%} for the disk" if row["waiting"] else ""
     return (
         f"loss {row['loss']:.3f}, validation {row['validation_loss']:.3f}, "
@@ -182,9 +193,9 @@ def epoch_line(row: Mapping[str, Any]) -> str:
 
 
 def comparison(rows: Sequence[Row], title: str) -> Table:
-    """UAR and WA in % of each way to train, per view and share of labels: means of these records."""
+    """Return UAR and WA in % of each method, per view and share of labels: means of these records."""
     table = Table(
-        title=f"{title}\nUAR / WA in %", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
+        title=f"{escape(title)}\nUAR / WA in %", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
     )
     for heading in ("view", "labels", "n", "runs"):
         table.add_column(heading, justify="left" if heading == "view" else "right")
@@ -195,49 +206,44 @@ def comparison(rows: Sequence[Row], title: str) -> Table:
             cell = [row for row in rows if row["title"] == view and row["fraction"] == fraction]
             if not cell:
                 continue
-            of = {name: [row for row in cell if method_of(row) == name] for name in METHODS}
+            by_method = {name: [row for row in cell if method_of(row) == name] for name in METHODS}
             numbers = [
-                f"{100 * mean_of(some, 'uar'):.1f} / {100 * mean_of(some, 'wa'):.1f}" if some else "not run"
-                for some in of.values()
+                f"{100 * _mean(found, 'uar'):.1f} / {100 * _mean(found, 'wa'):.1f}" if found else "not run"
+                for found in by_method.values()
             ]
-            runs = max(map(len, of.values()))
             table.add_row(
-                view.replace(" (", "\n("),
+                escape(view.replace(" (", "\n(")),
                 f"{fraction:.0%}",
-                f"{mean_of(cell, 'n_labelled'):.0f}",
-                str(runs),
+                f"{_mean(cell, 'n_labelled'):.0f}",
+                str(max(map(len, by_method.values()))),
                 *numbers,
             )
     return table
 
 
-def fold_title(study: Study, fold: int) -> str:
-    """What a table of one fold is about: the protocol in two lines."""
-    corpus = study.corpus
+def fold_title(runner: Runner, fold: int) -> str:
+    """Return the protocol of a table of one fold."""
+    corpus = runner.corpus
     name = f"{corpus.name} (SYNTHETIC speech)" if corpus.synthetic else corpus.name
     return (
         f"{name}, fold {fold}: test session {fold}, validation session {validation_session(fold)}; "
-        f"{', '.join(corpus.classes)}; views {study.title(study.views)}; "
-        f"normalise={study.settings.normalise}; seed {study.seed}"
+        f"{', '.join(corpus.classes)}; views {runner.title(runner.views)}; "
+        f"normalise={runner.settings.normalise}; seed {runner.protocol.seed}"
     )
 
 
-def mean_of(rows: Sequence[Row], name: str) -> float:
+def _mean(rows: Sequence[Row], name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
 
 
 def task_line(row: Row) -> str:
-    """What a finished run was, and its UAR."""
+    """Return what a finished run was, and its UAR."""
     return f"UAR {row['uar']:.1%}: {row['title']}, {(METHODS | PROBES)[method_of(row)]}, {labels(row)}"
 
 
 def pretrained_line(row: Row) -> str:
-    """A finished pre-training in one line."""
+    """Return how a pre-training ended."""
     return (
         f"pre-trained {row['epochs']} epochs in {row['seconds']:.0f} s; "
         f"kept epoch {row['best_epoch']}, validation loss {row['validation_loss']:.3f}"
     )
-
-
-def flags_of(corpus: str, root: Path | None) -> str:
-    return f"--corpus {corpus}" + (f" --root {root}" if root else "")

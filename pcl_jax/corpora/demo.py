@@ -1,7 +1,7 @@
-"""The demo: synthetic speech in IEMOCAP's layout, so that everything runs before any corpus is there.
+"""Demo corpus: synthetic speech in IEMOCAP's layout, so that everything runs without a real corpus.
 
-Ten emotions differ in pitch, melody, tempo, level and timbre as acted ones do (Juslin and Laukka 2003:
-signs, not sizes), and overlap. Nothing learned from it says anything about people.
+Ten emotions differ in pitch, melody, tempo, level and timbre as acted ones do (the signs follow Juslin and
+Laukka 2003, the sizes do not), and they overlap. No result on the demo holds for people.
 """
 
 import os
@@ -29,7 +29,7 @@ _LOUDEST = 32_767
 
 @dataclass(frozen=True)
 class Shift:
-    """An emotion as a departure from the speaker's own neutral, at full expression."""
+    """Departure of a fully expressed emotion from the speaker's neutral speech."""
 
     pitch_st: float = 0.0
     range_factor: float = 1.0
@@ -38,11 +38,11 @@ class Shift:
     level_db: float = 0.0
     tilt_octaves: float = 0.0
     roughness: float = 0.0
-    """Jitter and shimmer, in shares of the neutral ones."""
+    """Increase of jitter and shimmer, as a share of the neutral ones."""
     breath: float = 0.0
 
 
-# Share of each emotion, in IEMOCAP's codes: about as there, the rare ones less rare.
+# Share of each emotion, in IEMOCAP's codes: about IEMOCAP's own, but the rare ones less rare.
 SHARES = {
     "neu": 0.19, "hap": 0.08, "exc": 0.10, "ang": 0.15, "sad": 0.15,
     "fru": 0.11, "xxx": 0.10, "sur": 0.04, "fea": 0.04, "dis": 0.04,
@@ -65,7 +65,7 @@ DIALOGUES = ("impro01", "impro02", "impro05a", "script01_1", "script01_1b")
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance to be spoken."""
+    """Scripted utterance: id, emotion code and duration."""
 
     id: str
     code: str
@@ -73,29 +73,30 @@ class Line:
 
     @property
     def dialogue(self) -> str:
+        """Name of the dialogue, as in IEMOCAP's ids."""
         return self.id.rpartition("_")[0]
 
 
 def read(root: Path) -> Corpus:
-    """The demo in `root`, synthesised there first (about 15 s) if the folder is missing or empty.
+    """Read the demo in `root`; synthesise it there first if the folder is missing or empty.
 
     Raises:
-        CorpusError: `root` holds something else, or the demo of another version.
+        CorpusError: `root` holds other files, or the demo of another version.
     """
     synthesise(root)
     return replace(iemocap.read(root, exclude=(), check_totals=False), name="demo", synthetic=True)
 
 
 def synthesise(root: Path) -> None:
-    """Write the demo to `root` unless it is there: all of it or, if interrupted, nothing.
+    """Write the demo to `root` unless it is complete there; if interrupted, write nothing.
 
     Raises:
-        CorpusError: `root` holds something else, or the demo of another version, or cannot be written.
+        CorpusError: `root` holds other files, or the demo of another version, or cannot be written.
     """
     import soundfile
 
     readme = README.format(seed=SEED)
-    if _is_there(root, readme):
+    if _is_complete(root, readme):
         return
     root = root.absolute()
     try:
@@ -126,21 +127,21 @@ def synthesise(root: Path) -> None:
             os.rename(workshop, root)  # atomic, and onto an empty folder too
         except OSError:
             # Another process may have finished first; then its copy, the same to the bit, is as good.
-            if not _is_there(root, readme):
+            if not _is_complete(root, readme):
                 raise
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
 
 def script(session: int) -> tuple[Line, ...]:
-    """Who says what in a session (1..5), and for how long: the same every time."""
+    """Return the utterances of a session (1..5) with emotions and durations; deterministic."""
     rng = np.random.default_rng([SEED, crc32(b"script"), session])
     size = SESSION_SIZES[session - 1]
     codes = rng.choice(list(SHARES), size=size, p=list(SHARES.values()))
     durations_s = np.clip(np.exp(rng.normal(np.log(1.75), 0.38, size)), 1.0, 4.0)
     lines: list[Line] = []
     for number in range(size):
-        # The letter in the dialogue's name is not the speaker's: both speak in every dialogue.
+        # The letter in the dialogue's name is not the speaker: both actors speak in every dialogue.
         dialogue = f"Ses0{session}{'FM'[number % 3 % 2]}_{DIALOGUES[number * len(DIALOGUES) // size]}"
         id = f"{dialogue}_{'FM'[number % 2]}{number:03d}"
         lines.append(Line(id, str(codes[number]), round(float(durations_s[number]), 3)))
@@ -148,8 +149,8 @@ def script(session: int) -> tuple[Line, ...]:
 
 
 def waveform(line: Line) -> np.ndarray:
-    """The utterance as PCM, int16 [samples] at 16 kHz: the same every time, in whatever order."""
-    from pcl_jax.corpora import voice  # SciPy's filters are slow to import, and needed only once
+    """Synthesise an utterance as int16 `[samples]` at 16 kHz; deterministic, whatever the order of calls."""
+    from pcl_jax.corpora import voice  # SciPy's filters are slow to import
 
     session, letter = line.id[4], line.id.rpartition("_")[2][0]
     speaker = np.random.default_rng([SEED, crc32(b"speaker"), crc32(f"{session}{letter}".encode())])
@@ -162,7 +163,7 @@ def waveform(line: Line) -> np.ndarray:
 
     rng = np.random.default_rng([SEED, crc32(b"utterance"), crc32(line.id.encode())])
     shift = SHIFTS[line.code]
-    # Most utterances express their emotion half-heartedly, and all wander for no reason: the overlap.
+    # Emotions overlap: most are expressed only in part, and every utterance varies at random.
     strength = rng.beta(3.5, 1.5)
     wander = rng.normal(0.0, 0.65, 8)
     roughness = 1 + strength * shift.roughness + 0.25 * abs(wander[6])
@@ -182,7 +183,7 @@ def waveform(line: Line) -> np.ndarray:
     return np.round(np.clip(speech, -1, 1) * _LOUDEST).astype(np.int16)
 
 
-def _is_there(root: Path, readme: str) -> bool:
+def _is_complete(root: Path, readme: str) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     mark = root / "README.txt"

@@ -1,6 +1,6 @@
-"""Folds: leave one session out, and p % of the labels per class.
+"""Leave-one-session-out folds, and subsets of the labels per class.
 
-The same folds serve pre-training and fine-tuning, so no test speaker is ever heard before the test.
+The same folds serve pre-training and fine-tuning, so no test speaker is heard before the test.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,10 @@ from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
 @dataclass(frozen=True)
 class Fold:
-    """One train/validation/test assignment of a whole corpus, labelled or not; named by its test session."""
+    """Assignment of all utterances, labelled or not, to training, validation and test.
+
+    A fold is named by its test session.
+    """
 
     test_session: int
     train: tuple[Utterance, ...]
@@ -24,17 +27,19 @@ class Fold:
 
 
 def validation_session(test_session: int) -> int:
-    """s mod 5 + 1: the session after the test session."""
+    """Return the session after the test session, s mod 5 + 1."""
     return test_session % SESSIONS + 1
 
 
 def leave_one_session_out(corpus: Corpus) -> tuple[Fold, ...]:
-    """Five folds: test session s, validation session s mod 5 + 1, training on the other three.
+    """Split a corpus into five folds: test session s, validation session s mod 5 + 1, training on the rest.
 
     Raises:
-        CorpusError: a session without utterances, or a speaker in two sessions.
+        CorpusError: A session has no utterances, a speaker is in two sessions, or a problem of the corpus is
+            fatal.
     """
-    for obstacle in obstacles(corpus):
+    faults = (problem for problem in corpus.problems if problem.fatal)
+    for obstacle in (*faults, *obstacles(corpus)):
         raise CorpusError(obstacle.message)
     by_session = {
         session: tuple(u for u in corpus.utterances if u.session == session)
@@ -49,7 +54,7 @@ def leave_one_session_out(corpus: Corpus) -> tuple[Fold, ...]:
 
 
 def obstacles(corpus: Corpus) -> tuple[Problem, ...]:
-    """Why the corpus has no five folds; empty when it has."""
+    """Return the problems that keep a corpus from being split into five folds."""
     found: list[Problem] = []
     speakers: dict[str, set[int]] = {}
     for u in corpus.utterances:
@@ -64,9 +69,9 @@ def obstacles(corpus: Corpus) -> tuple[Problem, ...]:
     for session in sorted(sessions - set(range(1, SESSIONS + 1))):
         message = f"{corpus.name} has a session {session}; sessions are numbered 1..{SESSIONS}"
         found.append(Problem("no_session", f"session {session}", message, fatal=True))
-    for speaker, where in sorted(speakers.items()):
-        if len(where) > 1:
-            listed = " and ".join(map(str, sorted(where)))
+    for speaker, present in sorted(speakers.items()):
+        if len(present) > 1:
+            listed = " and ".join(map(str, sorted(present)))
             message = (
                 f"speaker {speaker!r} of {corpus.name} is in sessions {listed}: a model would be tested on "
                 "a voice it was trained on; give each speaker one session"
@@ -76,7 +81,7 @@ def obstacles(corpus: Corpus) -> tuple[Problem, ...]:
 
 
 def labelled(utterances: Iterable[Utterance], corpus: Corpus) -> tuple[Utterance, ...]:
-    """Those of the given utterances whose emotion is a target, in their order."""
+    """Select the utterances whose emotion is a target, in the given order."""
     return tuple(u for u in utterances if corpus.label(u) is not None)
 
 
@@ -89,24 +94,25 @@ def labelled_subset(
     repeat: int,
     seed: int,
 ) -> tuple[Utterance, ...]:
-    """p % of the labels, per class: max(1, int(p n_class)) of the target utterances (method.md, part A).
+    """Draw max(1, int(p n)) of the n labelled utterances of each class.
 
     Each class is shuffled once per (seed, fold, repeat), and a subset is the head of that order. So a
     smaller fraction is contained in a larger one, and every method and view sees the same utterances.
-    The fold is known by the sessions present in `utterances`.
+    The fold is identified by the sessions present in `utterances`.
 
     Args:
-        utterances: a fold's training utterances, in any order; those without target are passed over.
-        fraction: p in (0, 1].
-        per_class: instead of `fraction`, this many per class, or all where a class has fewer.
-        repeat: 0..9 in the paper.
-        seed: the run's, at least 0.
+        utterances: Training utterances of a fold, in any order; those without a target are ignored.
+        corpus: Corpus whose targets define the classes.
+        fraction: Share p of the labels, in (0, 1].
+        per_class: Number of utterances per class, in place of `fraction`; all where a class has fewer.
+        repeat: Number of the draw, 0..9 in the paper.
+        seed: Seed of the run, at least 0.
 
     Returns:
-        The chosen utterances, sorted by id. A class with no utterance stays absent.
+        The chosen utterances, sorted by id. A class without utterances stays absent.
 
     Raises:
-        CorpusError: not exactly one of `fraction` and `per_class`, or one out of range.
+        CorpusError: Not exactly one of `fraction` and `per_class` is given, or it is out of range.
     """
     if (fraction is None) == (per_class is None):
         raise CorpusError(f"give fraction or per_class, not fraction={fraction} and per_class={per_class}")
@@ -122,10 +128,10 @@ def labelled_subset(
         if label is not None:
             members.setdefault(label, []).append(u)
     chosen: list[Utterance] = []
-    for label, of_class in members.items():
-        of_class.sort(key=lambda u: u.id)
+    for label, candidates in members.items():
+        candidates.sort(key=lambda u: u.id)
         rng = np.random.default_rng([seed, crc32(b"subset"), fold, repeat, label])
-        order = rng.permutation(len(of_class))
-        size = max(1, int(fraction * len(of_class))) if fraction is not None else per_class
-        chosen.extend(of_class[i] for i in order[:size])
+        order = rng.permutation(len(candidates))
+        size = max(1, int(fraction * len(candidates))) if fraction is not None else per_class
+        chosen.extend(candidates[i] for i in order[:size])
     return tuple(sorted(chosen, key=lambda u: u.id))

@@ -1,25 +1,25 @@
-"""Five sessions for a corpus that has none: groups of speakers."""
+"""Groups of speakers, as the five sessions of a corpus that has none."""
 
 from collections.abc import Mapping
 
 SESSIONS = 5
-"""As many as IEMOCAP has, so that every corpus is evaluated by the same folds."""
+"""Number of sessions: as many as IEMOCAP has, so that every corpus is evaluated by the same folds."""
 
 
 def group_speakers(counts: Mapping[str, int], genders: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Speaker -> session 1..5, balanced in utterances and, where known, in gender.
+    """Assign each speaker to a session 1..5, balanced in utterances and, where known, in gender.
 
-    Greedy, largest first: each speaker joins the session with the fewest utterances of his or her
-    gender, then with the fewest of all, then the first. So per gender no two sessions differ by more
-    than one speaker's utterances, and ten speakers of two genders make five pairs.
+    The assignment is greedy, largest speaker first. A speaker joins the session with the fewest utterances
+    of the same gender; ties go to the session with the fewest utterances of all, then to the first. So per
+    gender no two sessions differ by more than one speaker's utterances, and ten speakers of two genders
+    make five pairs.
 
     Args:
-        counts: utterances per speaker.
-        genders: any word per speaker; speakers without one count as one more gender.
+        counts: Speaker -> number of utterances. The order of the speakers does not matter.
+        genders: Speaker -> any word; speakers without one count as one more gender.
 
     Returns:
-        The same for the same counts, in whatever order they come. Fewer than five speakers leave
-        sessions empty, which `folds.obstacles` reports.
+        Speaker -> session. Fewer than five speakers leave sessions empty, which `folds.obstacles` reports.
     """
     genders = genders or {}
     total = dict.fromkeys(range(1, SESSIONS + 1), 0)

@@ -1,11 +1,11 @@
-"""IEMOCAP as it lies on disk: 151 dialogues of ten actors in five sessions (Busso et al., 2008)."""
+"""IEMOCAP corpus as released: 151 dialogues of ten actors in five sessions (Busso et al., 2008)."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from pcl_jax.corpora.headers import measure
+from pcl_jax.corpora.headers import audio_problems, measure
 from pcl_jax.corpora.targets import Targets
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
@@ -29,7 +29,7 @@ TARGETS: Targets = {
     "happy": ("happy", "excited"),
 }
 EXCLUDED = ("Ses05M_script01_1",)
-"""One more trial of a script that session 5 has twice already; left out by the paper (footnote 1)."""
+"""Dialogues left out by the paper (footnote 1): a third trial of a script that session 5 has twice."""
 
 # Session -> dialogues, all utterances, then per class as in TARGETS (method.md, section 9).
 RELEASE = {
@@ -39,22 +39,23 @@ RELEASE = {
     4: (30, 2103, {"neutral": 258, "angry": 327, "sad": 143, "happy": 303}),
     5: (31, 2170, {"neutral": 384, "angry": 170, "sad": 245, "happy": 442}),
 }
-# The part of it that is excluded.
+# The excluded part of session 5.
 REPEATED = (1, 80, {"neutral": 6, "angry": 21, "sad": 5, "happy": 0})
 
-# Ses05M_script01_1b_F012: the first letter is who wore the markers, the last who speaks.
+# Ses05M_script01_1b_F012: the first letter is the actor with the markers, the last one the speaker.
 _ID = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<letter>[FM])\w+")
 
 
 def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool = True) -> Corpus:
-    """The release below `root`: the folder with Session1..5, its parent, or the parent of that.
+    """Read the release below `root`: the folder with Session1..5, its parent, or the parent of that.
 
     Args:
-        exclude: dialogues to leave out, by exact id.
-        check_totals: compare the counts with those of the release, and report every difference.
+        root: Folder of the release, or a folder up to two levels above it.
+        exclude: Ids of dialogues to leave out.
+        check_totals: Compare the counts with those of the release, and report every difference.
 
     Raises:
-        CorpusError: no Session1..5 there, or several releases.
+        CorpusError: `root` holds no Session1..5, or several releases.
     """
     release = find_release(root)
     labels: dict[str, str | None] = {}
@@ -76,10 +77,11 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
                     problems.append(problem)
                 if id is None or (match := _ID.fullmatch(id)) is None or int(match["session"]) != session:
                     what = f"{evaluation}: {id!r} is no utterance of session {session}, left out"
-                    problems.append(Problem("unknown_name", str(id), what))
+                    problems.append(Problem("unknown_name", str(id), what, lost=1))
                 elif id in labels:
                     what = f"{evaluation}: {id} is labelled a second time, left out; keep one line"
-                    problems.append(Problem("duplicate_id", id, what))
+                    lost = int(labels[id] != emotion)
+                    problems.append(Problem("duplicate_id", id, what, lost=lost))
                 else:
                     labels[id] = emotion
                     paths[id] = folder / "sentences" / "wav" / match["dialogue"] / f"{id}.wav"
@@ -87,11 +89,11 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
     for path in sorted(audio - set(paths.values())):
         if path.stem.rpartition("_")[0] not in exclude:
             what = f"{path}: in no EmoEvaluation/*.txt, left out; restore its label or ignore it"
-            problems.append(Problem("no_label", path.stem, what))
+            problems.append(Problem("no_label", path.stem, what, lost=1))
     for id, path in sorted(paths.items()):
         if path not in audio:
             what = f"{path}: labelled {labels[id]}, but there is no such file; restore it"
-            problems.append(Problem("no_audio", id, what))
+            problems.append(Problem("no_audio", id, what, lost=1))
     durations, faults = measure(path for path in paths.values() if path in audio)
     utterances = tuple(
         Utterance(
@@ -105,7 +107,7 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
         for id, path in sorted(paths.items())
         if path in durations
     )
-    corpus = Corpus("iemocap", utterances, TARGETS, (*problems, *faults))
+    corpus = Corpus("iemocap", utterances, TARGETS, (*problems, *audio_problems(faults, paths.values())))
     if not check_totals:
         return corpus
     differences = _differences(corpus, dialogues, excluded=EXCLUDED[0] in exclude)
@@ -113,10 +115,10 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
 
 
 def find_release(root: Path) -> Path:
-    """The folder that holds Session1..5: `root`, one folder in it, or one folder in that.
+    """Find the folder that holds Session1..5: `root`, or a folder up to two levels below it.
 
     Raises:
-        CorpusError: none there, or several equally near.
+        CorpusError: No such folder, or several at the same level.
     """
     for depth in ("", "*/", "*/*/"):
         found = sorted({path.parent for path in _visible(root.glob(f"{depth}Session[1-5]")) if path.is_dir()})
@@ -136,7 +138,7 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
 
 
 def _labels(evaluation: Path) -> Iterable[tuple[str | None, str | None, Problem | None]]:
-    """Id, emotion and problem of each summary line: `[start - end] <tab> id <tab> code <tab> [v, a, d]`.
+    """Return id, emotion and problem of each summary line: `[start - end] <tab> id <tab> code <tab> ...`.
 
     Every other line is one annotator's vote. Valence, activation and dominance are not read: the last is
     blank in places, as is the whole bracket.
@@ -156,16 +158,16 @@ def _labels(evaluation: Path) -> Iterable[tuple[str | None, str | None, Problem 
 
 
 def _differences(corpus: Corpus, dialogues: Counter[int], *, excluded: bool) -> Iterable[Problem]:
-    """Where the counts are not those of the release, per session."""
+    """Report counts that differ from the release, per session."""
     for session, (expected_dialogues, expected_all, expected_classes) in RELEASE.items():
         utterances = [u for u in corpus.utterances if u.session == session]
-        of_class = Counter(corpus.label(u) for u in utterances)
-        less = REPEATED if excluded and session == 5 else (0, 0, dict.fromkeys(TARGETS, 0))
+        class_counts = Counter(corpus.label(u) for u in utterances)
+        excess = REPEATED if excluded and session == 5 else (0, 0, dict.fromkeys(TARGETS, 0))
         counts = [
-            ("dialogues", dialogues[session], expected_dialogues - less[0]),
-            ("utterances", len(utterances), expected_all - less[1]),
+            ("dialogues", dialogues[session], expected_dialogues - excess[0]),
+            ("utterances", len(utterances), expected_all - excess[1]),
             *(
-                (name, of_class[index], expected_classes[name] - less[2][name])
+                (name, class_counts[index], expected_classes[name] - excess[2][name])
                 for index, name in enumerate(TARGETS)
             ),
         ]

@@ -1,10 +1,8 @@
-"""What a corpus holds, and everything that is wrong with it."""
+"""Inspection of a corpus: its counts, and all its problems."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +11,43 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pcl_jax import audio
+from pcl_jax.audio import AudioError
 from pcl_jax.corpora.folds import labelled, leave_one_session_out, obstacles
-from pcl_jax.corpora.utterance import Corpus, Problem, Utterance
+from pcl_jax.corpora.leakage import Digests, shared_recordings
+from pcl_jax.corpora.utterance import Corpus, Problem
 
 UNLABELLED = "unlabelled"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-# A thousand times the same fault is one thing to know; the JSON has them all.
+# The terminal shows the first faults of a kind; the JSON has them all.
 _SHOWN_PER_KIND = 5
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The counts of a corpus and its problems."""
+    """Counts and problems of a corpus."""
 
     corpus: str
     synthetic: bool
     usable: bool
-    """No problem is fatal: five folds can be made and every class can be learned in each."""
+    """Whether no problem is fatal: five folds can be made, and every class can be learned in each."""
     utterances: int
     hours: float
     targets: Mapping[str, int]
-    """Class -> utterances."""
+    """Utterances per class."""
     per_session: Mapping[int, Mapping[str, int]]
-    """Session -> class -> utterances."""
+    """Utterances per session and class."""
     emotions: Mapping[int, Mapping[str, int]]
-    """Session -> emotion, or "unlabelled" -> utterances."""
+    """Utterances per session and emotion, or "unlabelled"."""
     speakers: Mapping[int, tuple[str, ...]]
     subsets: Mapping[str, int]
-    """"target", "all", "out_of_distribution" -> utterances."""
+    """Utterances of "target", "all" and "out_of_distribution"."""
     duration_s: Mapping[str, float]
-    """Quantile ("0.5") -> seconds."""
+    """Durations in seconds, by quantile ("0.5")."""
     problems: tuple[Problem, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types alone; every key is a string."""
+        """Return the inspection in JSON types; every key is a string."""
         return {
             **asdict(self),
             "targets": dict(self.targets),
@@ -60,16 +61,23 @@ class Inspection:
 
 
 def inspect(corpus: Corpus) -> Inspection:
-    """Count everything and look for what is wrong; reads every byte of the audio, to find duplicates."""
+    """Count utterances and collect problems; reads every byte of the audio, to find duplicates."""
     utterances = corpus.utterances
     sessions = sorted({u.session for u in utterances})
-    problems = (*corpus.problems, *obstacles(corpus), *_class_problems(corpus), *_duplicates(utterances))
+    digests = audio.file_digests(u.path for u in utterances)
+    problems = (
+        *corpus.problems,
+        *obstacles(corpus),
+        *_class_problems(corpus),
+        *shared_recordings(utterances, digests),
+        *_duplicates(digests),
+    )
     per_session: dict[int, dict[str, int]] = {}
     emotions: dict[int, dict[str, int]] = {}
     for session in sessions:
         members = [u for u in utterances if u.session == session]
-        of_class = Counter(corpus.label(u) for u in members)
-        per_session[session] = {name: of_class[i] for i, name in enumerate(corpus.classes)}
+        class_counts = Counter(corpus.label(u) for u in members)
+        per_session[session] = {name: class_counts[i] for i, name in enumerate(corpus.classes)}
         emotions[session] = dict(sorted(Counter(u.emotion or UNLABELLED for u in members).items()))
     return Inspection(
         corpus=corpus.name,
@@ -88,7 +96,7 @@ def inspect(corpus: Corpus) -> Inspection:
 
 
 def render(inspection: Inspection) -> Group:
-    """The inspection for a terminal: `rich.print(render(inspection))`."""
+    """Render the inspection for a terminal: `rich.print(render(inspection))`."""
     title = f"{inspection.corpus}: {inspection.utterances:,} utterances, {inspection.hours:.2f} h"
     if inspection.synthetic:
         title += " of SYNTHETIC speech"
@@ -124,9 +132,9 @@ def _problem_lines(inspection: Inspection) -> Iterable[str]:
         yield "problems: none"
     kinds = Counter(problem.kind for problem in inspection.problems)
     for kind, count in kinds.items():
-        of_kind = [problem for problem in inspection.problems if problem.kind == kind]
+        same_kind = [problem for problem in inspection.problems if problem.kind == kind]
         yield f"{kind} ({count:,}):"
-        for problem in of_kind[:_SHOWN_PER_KIND]:
+        for problem in same_kind[:_SHOWN_PER_KIND]:
             yield f"  {'FATAL: ' if problem.fatal else ''}{problem.message}"
         if count > _SHOWN_PER_KIND:
             yield f"  ... and {count - _SHOWN_PER_KIND:,} more; --json lists all"
@@ -141,13 +149,16 @@ def _quantiles(durations_s: Sequence[float]) -> dict[str, float]:
 
 
 def _class_problems(corpus: Corpus) -> Iterable[Problem]:
-    """Classes that cannot be learned or tested."""
+    """Report classes that cannot be learned or tested."""
     if not corpus.targets:
         message = (
             f"{corpus.name} has no emotions: it serves pre-training, but nothing can be fine-tuned or tested"
         )
         yield Problem("no_targets", corpus.name, message)
-    if obstacles(corpus):
+    if len(corpus.classes) == 1:
+        message = f"{corpus.name} has one class, {corpus.classes[0]!r}: nothing can be told apart"
+        yield Problem("one_class", corpus.name, message)
+    if obstacles(corpus) or any(problem.fatal for problem in corpus.problems):
         return
     for fold in leave_one_session_out(corpus):
         for part, utterances in (("training", fold.train), ("test", fold.test)):
@@ -163,25 +174,11 @@ def _class_problems(corpus: Corpus) -> Iterable[Problem]:
                     )
 
 
-def _duplicates(utterances: Iterable[Utterance]) -> Iterable[Problem]:
-    """Files with the same bytes: the same recording in training and in test would be leakage."""
-    paths = sorted({u.path for u in utterances})
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        digests = list(pool.map(_digest, paths))
-    first: dict[bytes, Path] = {}
-    for path, digest in zip(paths, digests, strict=True):
-        if digest is None:
-            continue
+def _duplicates(digests: Digests) -> Iterable[Problem]:
+    """Report files with the same bytes."""
+    first: dict[str, Path] = {}
+    for path, digest in sorted(digests.items()):
+        if isinstance(digest, AudioError):
+            continue  # gone or forbidden since its header was read; decoding will say so
         if (original := first.setdefault(digest, path)) != path:
             yield Problem("duplicate", str(path), f"{path}: the same bytes as {original}; delete one of them")
-
-
-def _digest(path: Path) -> bytes | None:
-    digest = blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None  # gone or forbidden since its header was read; decoding it will say so
-    return digest.digest()

@@ -1,4 +1,4 @@
-"""Targets: the classes of a task, each with the emotions merged into it."""
+"""Target classes of a task, each with the emotions merged into it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ FOUR: Targets = {"neutral": ("neutral",), "angry": ("angry",), "sad": ("sad",), 
 
 
 def parse_targets(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What `--targets` says: classes in their order, `CLASS=EMOTION+EMOTION` where they merge emotions.
+    """Parse the words of `--targets`: classes in order, `CLASS=EMOTION+EMOTION` where they merge emotions.
 
     Example:
         >>> parse_targets(["neutral", "happy=happy+excited"])
         {'neutral': ('neutral',), 'happy': ('happy', 'excited')}
 
     Raises:
-        CorpusError: an empty name, a class given twice, an emotion in two classes.
+        CorpusError: A name is empty, a class is given twice, or an emotion is in two classes.
     """
     targets: dict[str, tuple[str, ...]] = {}
     for word in words:
@@ -30,17 +30,18 @@ def parse_targets(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if name in targets:
             raise CorpusError(f"--targets names the class {name!r} twice; merge: {name}=EMOTION+EMOTION")
         targets[name] = emotions
-    _no_emotion_twice(targets)
+    _refuse_repeated_emotions(targets)
     return targets
 
 
 def with_targets(corpus: Corpus, targets: Targets) -> Corpus:
-    """The corpus with other classes.
+    """Return the corpus with other classes.
 
     Raises:
-        CorpusError: an emotion that no utterance has, or that stands in two classes.
+        CorpusError: No utterance has one of the emotions, an emotion is in two classes, or there is only one
+            class.
     """
-    _no_emotion_twice(targets)
+    _refuse_repeated_emotions(targets)
     known = sorted({u.emotion for u in corpus.utterances if u.emotion is not None})
     for name, emotions in targets.items():
         for emotion in emotions:
@@ -49,10 +50,15 @@ def with_targets(corpus: Corpus, targets: Targets) -> Corpus:
                     f"no utterance of {corpus.name} is {emotion!r} (target {name!r}); it has: "
                     + (", ".join(known) or "no emotions")
                 )
+    if len(targets) < 2:
+        raise CorpusError(
+            f"--targets {' '.join(targets)} is one class: there is nothing to tell apart; give two or "
+            f"more of: {', '.join(known)}"
+        )
     return replace(corpus, targets=dict(targets))
 
 
-def _no_emotion_twice(targets: Targets) -> None:
+def _refuse_repeated_emotions(targets: Targets) -> None:
     owner: dict[str, str] = {}
     for name, emotions in targets.items():
         for emotion in emotions:

@@ -1,6 +1,6 @@
-"""A source-filter voice: glottal pulses through the formants of vowels (Fant 1960; Klatt 1980).
+"""Source-filter voice: glottal pulses through the formants of vowels (Fant 1960; Klatt 1980).
 
-Good enough to carry an emotion in pitch, loudness, tempo and timbre; it says no words.
+It carries an emotion in pitch, loudness, tempo and timbre, and speaks no words.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ VOWELS_HZ = np.array(
 )
 _BANDWIDTHS_HZ = np.array([60.0, 90.0, 150.0, 200.0])
 _TRANSITION_S = 0.01
-# How many syllables begin with an unvoiced consonant, how much of them it takes, and how loud it is
-# relative to the voice.
+# Share of syllables that begin with an unvoiced consonant, share of the syllable that the consonant takes,
+# and its level relative to the voice.
 _CONSONANTS = 0.4
 _CONSONANT_SHARE = 0.35
 _HISS = 0.25
@@ -35,7 +35,7 @@ _HISS = 0.25
 
 @dataclass(frozen=True)
 class Manner:
-    """How one utterance is spoken."""
+    """Parameters of the voice for one utterance."""
 
     f0_hz: float
     """Mean fundamental frequency."""
@@ -60,7 +60,7 @@ class Manner:
 
 
 def speak(manner: Manner, duration_s: float, rng: np.random.Generator) -> np.ndarray:
-    """One utterance, float64 [samples] at 16 kHz in [-1, 1]: the same for the same generator state."""
+    """Synthesise one utterance, float64 `[samples]` at 16 kHz in [-1, 1]; deterministic for a given `rng`."""
     samples = round(duration_s * SAMPLING_RATE)
     edges = _syllables(samples, manner.rate_hz, rng)
     accents_st = rng.normal(0.0, manner.f0_range_st, len(edges) - 1)
@@ -93,7 +93,7 @@ def speak(manner: Manner, duration_s: float, rng: np.random.Generator) -> np.nda
 
 
 def _syllables(samples: int, rate_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Sample indices of the syllables' borders, int [syllables + 1]."""
+    """Draw the syllables' borders, as sample indices int `[syllables + 1]`."""
     count = max(1, round(samples / SAMPLING_RATE * rate_hz))
     lengths = np.exp(rng.normal(0.0, 0.3, count))
     borders = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
@@ -101,7 +101,7 @@ def _syllables(samples: int, rate_hz: float, rng: np.random.Generator) -> np.nda
 
 
 def _source(f0_hz: np.ndarray, manner: Manner, rng: np.random.Generator) -> np.ndarray:
-    """Derivative of a Rosenberg glottal flow with jitter and shimmer, and breath, float64 [samples]."""
+    """Compute the derivative of a Rosenberg glottal flow with jitter and breath: float64 `[samples]`."""
     phase = np.cumsum(f0_hz) / SAMPLING_RATE
     pulses = int(phase[-1]) + 2
     # Moving the instants of closure by their jitter bends the phase between them.
@@ -125,7 +125,7 @@ def _source(f0_hz: np.ndarray, manner: Manner, rng: np.random.Generator) -> np.n
 
 
 def _resonators(formants_hz: np.ndarray) -> np.ndarray:
-    """Klatt's digital resonators in cascade, float64 [formants, 6] of second-order sections."""
+    """Return Klatt's digital resonators in cascade, as second-order sections float64 `[formants, 6]`."""
     radius = np.exp(-pi * _BANDWIDTHS_HZ / SAMPLING_RATE)
     b = 2 * radius * np.cos(2 * pi * np.minimum(formants_hz, 7000.0) / SAMPLING_RATE)
     c = -(radius**2)

@@ -60,7 +60,8 @@ class FoldLoader:
         mesh: Mesh,
         memory_share: float = 0.5,
     ):
-        self._corpus, self._folds, self._stores, self._mesh = corpus, folds, stores, mesh
+        self.folds, self.stores = folds, stores
+        self._corpus, self._mesh = corpus, mesh
         self._budget = memory_share * 2**20 * broadcast_from_first(device_memory(mesh) // 2**20)
         self._key: tuple[int, tuple[ExtraCorpus, ...]] | None = None
         self._loaded: dict[str, _LoadedView] = {}
@@ -92,7 +93,7 @@ class FoldLoader:
         key = (fold, tuple(extra_corpora))
         if self._key != key:
             self._key, self._loaded = key, {}  # before the next fold is read
-        chosen = self._folds[fold]
+        chosen = self.folds[fold]
         utterances = chosen.train + chosen.validation + chosen.test
         on_disk = {} if extra_corpora else self._stay_on_disk(utterances, views, normalise)
         for view in views:
@@ -101,7 +102,7 @@ class FoldLoader:
             self._loaded.pop(view, None)  # before it is read again
             extra = [(other.stores[view], other.corpus.utterances) for other in extra_corpora]
             self._loaded[view] = _load_view(
-                self._stores[view], utterances, len(chosen.train), normalise.get(view), extra, self._mesh
+                self.stores[view], utterances, len(chosen.train), normalise.get(view), extra, self._mesh
             )
         extra_ids = [
             f"{extra.corpus.name}: {u.id}" for extra in extra_corpora for u in extra.corpus.utterances
@@ -131,16 +132,16 @@ class FoldLoader:
         Views in memory that were not requested stay there as long as everything fits.
         """
         size = {
-            view: sum(self._stores[view][u.id].nbytes for u in utterances)
+            view: sum(self.stores[view][u.id].nbytes for u in utterances)
             for view in dict.fromkeys((*views, *self._loaded))
         }
         first = utterances[0].id
-        movable = [v for v in views if normalise.get(v) is None and self._stores[v][first].ndim > 1]
+        movable = [v for v in views if normalise.get(v) is None and self.stores[v][first].ndim > 1]
         on_disk = choose_on_disk({view: size[view] for view in views}, movable, self._budget)
         self._loaded = {view: loaded for view, loaded in self._loaded.items() if view not in on_disk}
         if sum(size[view] for view in size if view not in on_disk) > self._budget:
             self._loaded = {view: loaded for view, loaded in self._loaded.items() if view in views}
-        return {view: self._stores[view] for view in views if view in on_disk}
+        return {view: self.stores[view] for view in views if view in on_disk}
 
 
 def _load_view(

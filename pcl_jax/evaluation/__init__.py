@@ -1,4 +1,4 @@
-"""Metrics, statistics of a few runs, and similarity of representations."""
+"""Metrics of predictions, statistics of repeated runs, and similarity of representations."""
 
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.evaluation.similarity import linear_cka, pwcca

@@ -1,4 +1,4 @@
-"""Statistics of a handful of runs (paper, section 4.2)."""
+"""Intervals and significance tests for a few repeated runs (paper, section 4.2)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,16 +11,25 @@ from pcl_jax.arrays import Array
 
 
 class Interval(NamedTuple):
+    """A mean and the half-width of its confidence interval, which is NaN for fewer than two values."""
+
     mean: float
     half_width: float
-    """Of the 95 % confidence interval; NaN for fewer than two values."""
 
 
 def t_interval(values: Sequence[int | float] | Float[Array, " n"], confidence: float = 0.95) -> Interval:
-    """Mean of independent values and Student's t confidence interval, `t * s / sqrt(n)`.
+    """Compute the mean of independent values and Student's t confidence interval, `t * s / sqrt(n)`.
 
-    >>> t_interval([1.0, 2.0, 3.0])  # doctest: +ELLIPSIS
-    Interval(mean=2.0, half_width=2.484...)
+    Args:
+        values: One value per run, `[n]`.
+        confidence: Coverage of the interval.
+
+    Returns:
+        The mean and the half-width; the half-width is NaN for fewer than two values.
+
+    Example:
+        >>> t_interval([1.0, 2.0, 3.0])  # doctest: +ELLIPSIS
+        Interval(mean=2.0, half_width=2.484...)
     """
     x = np.asarray(values, float)
     if len(x) < 2:
@@ -32,10 +41,22 @@ def t_interval(values: Sequence[int | float] | Float[Array, " n"], confidence: f
 def mann_whitney(
     x: Sequence[int | float] | Float[Array, " n"], y: Sequence[int | float] | Float[Array, " m"]
 ) -> float:
-    """Two-sided p of the Mann-Whitney U test, the paper's test: exact, but with ties approximate.
+    """Compute the two-sided p-value of the Mann-Whitney U test, the paper's test.
 
-    scipy's own choice is exact only up to eight values a side; the paper has ten. The test takes all
-    values for independent: repeats that share test folds and subsets are not.
+    The p-value is exact without ties, and asymptotic with ties. SciPy's default is exact only up to eight
+    values per side; the paper has ten. The test assumes that all values are independent. Repeats that share
+    test folds and labelled subsets are not: see `wilcoxon`.
+
+    Args:
+        x: Values of the first method, `[n]`.
+        y: Values of the second method, `[m]`.
+
+    Returns:
+        The p-value.
+
+    Example:
+        >>> mann_whitney([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+        0.1
     """
     ties = len(np.unique(np.concatenate([x, y]))) < len(x) + len(y)
     method = "asymptotic" if ties else "exact"
@@ -45,32 +66,60 @@ def mann_whitney(
 def bootstrap_interval(
     values: Sequence[int | float] | Float[Array, " n"], confidence: float = 0.95, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), 9,999 resamples.
+    """Compute the bias-corrected and accelerated bootstrap interval of the mean, with 9,999 resamples.
 
-    NaN for fewer than two values. For a handful of values it is too narrow: with three, the resamples have
-    ten different means. Believe the t-interval then.
+    It is too narrow for a handful of values: with three values, the resamples have ten different means.
+    Prefer `t_interval` in that case.
 
-    >>> low, high = bootstrap_interval([1.0, 2.0, 4.0, 8.0, 9.0])
-    >>> 1 < low < 4.8 < high < 9
-    True
+    Args:
+        values: One value per run, `[n]`.
+        confidence: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        The lower and the upper bound; NaN for fewer than two values.
+
+    Example:
+        >>> low, high = bootstrap_interval([1.0, 2.0, 4.0, 8.0, 9.0])
+        >>> 1 < low < 4.8 < high < 9
+        True
+
+    References:
+        Efron, Better bootstrap confidence intervals, Journal of the American Statistical Association, 1987.
     """
     x = np.asarray(values, float)
     if len(x) < 2:
         return float("nan"), float("nan")
     if np.ptp(x) == 0:
         return float(x[0]), float(x[0])
-    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=np.random.default_rng(seed))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    result = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=np.random.default_rng(seed))
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def wilcoxon(
     x: Sequence[int | float] | Float[Array, " n"], y: Sequence[int | float] | Float[Array, " n"]
 ) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test of pairs: repeats that share their subset.
+    """Compute the two-sided p-value of the Wilcoxon signed-rank test, for runs that are paired.
 
-    Exact; with ties or pairs that do not differ (Pratt's way) over all sign flips up to 13 pairs, a sample
-    of 9,999 beyond. With n pairs p cannot fall below 2^(1 - n): 0.25 for three, 0.002 for ten.
-    1 where no pair differs.
+    Repeats of two methods are pairs if they share their labelled subset. The p-value is exact. With ties or
+    differences of zero (ranked after Pratt) it is computed over all sign flips for up to 13 pairs, and over a
+    seeded sample of 9,999 flips for more. With n pairs p is at least 2^(1 - n): 0.25 for three pairs, 0.002
+    for ten.
+
+    Args:
+        x: One value per repeat of the first method, `[n]`.
+        y: Values of the second method for the same repeats, `[n]`.
+
+    Returns:
+        The p-value; 1 if no pair differs.
+
+    Example:
+        >>> wilcoxon([3.0, 4.0, 6.0], [2.0, 2.0, 3.0])
+        0.25
+
+    References:
+        Pratt, Remarks on zeros and ties in the Wilcoxon signed rank procedures, Journal of the American
+        Statistical Association, 1959.
     """
     difference = np.asarray(x, float) - np.asarray(y, float)
     if not difference.any():
@@ -79,32 +128,56 @@ def wilcoxon(
     method: Any = "exact"
     if not sizes.all() or len(np.unique(sizes)) < len(sizes):
         method = stats.PermutationMethod(n_resamples=9999, rng=np.random.default_rng(0))
-    found: Any = stats.wilcoxon(difference, zero_method="pratt", method=method)
-    return float(found.pvalue)
+    result: Any = stats.wilcoxon(difference, zero_method="pratt", method=method)
+    return float(result.pvalue)
 
 
 def cliffs_delta(
     x: Sequence[int | float] | Float[Array, " n"], y: Sequence[int | float] | Float[Array, " m"]
 ) -> float:
-    """How much more often a value of `x` is above one of `y` than below (Cliff 1993): -1 to 1, 0 for alike.
+    """Compute Cliff's delta, `P(x > y) - P(x < y)` over all pairs of values: an effect size.
 
-    >>> cliffs_delta([3, 4], [1, 2]), cliffs_delta([1, 4], [2, 3])
-    (1.0, 0.0)
+    Args:
+        x: Values of the first method, `[n]`.
+        y: Values of the second method, `[m]`.
+
+    Returns:
+        A number in [-1, 1]; 0 where neither method tends to be greater.
+
+    Example:
+        >>> cliffs_delta([3, 4], [1, 2]), cliffs_delta([1, 4], [2, 3])
+        (1.0, 0.0)
+
+    References:
+        Cliff, Dominance statistics: ordinal analyses to answer ordinal questions, Psychological Bulletin,
+        1993.
     """
     return float(np.sign(np.subtract.outer(np.asarray(x), np.asarray(y))).mean())
 
 
 def holm(p: Sequence[int | float] | Float[Array, " n"]) -> Float[np.ndarray, " n"]:
-    """p-values of a family of tests, adjusted after Holm (1979): below alpha, a test stands at that
-    family-wise level. NaN (a test that was not done) stays and does not count.
+    """Adjust the p-values of a family of tests after Holm (1979).
 
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
+    A test whose adjusted p-value is below alpha is significant at the family-wise level alpha.
+
+    Args:
+        p: One p-value per test, `[n]`; NaN for a test that was not done.
+
+    Returns:
+        Adjusted p-values `[n]`. NaN stays NaN and does not count as a test.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics,
+        1979.
     """
     p = np.asarray(p, float)
     adjusted = np.full(p.shape, np.nan)
-    done = np.flatnonzero(np.isfinite(p))
-    order = done[np.argsort(p[done], kind="stable")]
+    tests = np.flatnonzero(np.isfinite(p))
+    order = tests[np.argsort(p[tests], kind="stable")]
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
     return adjusted

@@ -1,13 +1,15 @@
 """Contrastive losses over K views: stable, memory-bounded, exact across devices.
 
-It needs `jax` and nothing else of this package.
+A library of its own: it needs `jax` (and `jaxtyping`), and no other part of `pcl_jax`. Every function runs
+under `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`. An input that is not
+finite gives NaN.
 
 pairwise      nt_xent, pairwise_nt_xent, mean_directional_ce              Eq. (1)-(3)
-blocked       the same sums without the n x n matrices
-temperature   clamped_temperature: learn it, within bounds
+blocked       the same sums without n x n matrices
+temperature   clamped_temperature: a learnable temperature within bounds
 diagnostics   retrieval_accuracy, alignment, uniformity
 related       supervised_contrastive, simclr_nt_xent, sigmoid_loss
-cosine        what they all stand on: rows of length one, absent rows, similarities
+cosine        unit rows, absent rows and cosine similarities, shared by all of them
 """
 
 from .diagnostics import alignment, retrieval_accuracy, uniformity

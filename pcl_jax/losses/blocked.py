@@ -1,9 +1,9 @@
-"""The sums over the negatives of all pairs of views, whole or block by block.
+"""The sums over the negatives of all pairs of views, as whole matrices or block by block.
 
-`whole` holds the K(K-1)/2 similarity matrices, and XLA's derivative of it holds some more of their size.
-`blocked` visits them tile by tile with running sums, as FlashAttention does, and its derivative visits the
-tiles again: O(k n d + k^2 block_size^2) memory instead of O(k^2 n^2). It multiplies four matrices where
-`whole` multiplies three, but its tiles stay in the cache.
+`sum_negatives` holds the k(k-1)/2 similarity matrices, and XLA's derivative of it holds several more of that
+size. `sum_negatives_blocked` visits them tile by tile with running sums, as FlashAttention does, and its
+derivative visits the tiles again: O(k n d + k^2 block_size^2) memory instead of O(k^2 n^2). It needs four
+matrix products where `sum_negatives` needs three, but its tiles stay in the cache.
 
     Dao et al., FlashAttention: fast and memory-efficient exact attention with IO-awareness, NeurIPS 2022.
 """
@@ -16,21 +16,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .cosine import logsumexp, nothing, pairs, similarities
+from .cosine import log_zero, logsumexp, pair_indices, similarities
 
 
 class Rows(NamedTuple):
-    """What goes in. `forth` and `back` are the temperatures of i -> j and of j -> i."""
+    """Unit rows of all views, their positive similarities and the temperature of each direction."""
 
     anchors: Float[Array, "k n d"]
     candidates: Float[Array, "k m d"]
-    anchor_positive: Float[Array, "p n"]  # similarity of each row of i with its own row of j ...
-    candidate_positive: Float[Array, "p m"]  # ... and the same for all the candidates
-    forth: Float[Array, " p"]
-    back: Float[Array, " p"]
+    anchor_positive: Float[Array, "p n"]  # similarity of each anchor in i with the same utterance in j ...
+    candidate_positive: Float[Array, "p m"]  # ... and the same for all candidates
+    forward_temperature: Float[Array, " p"]  # i -> j
+    backward_temperature: Float[Array, " p"]  # j -> i
     anchor_present: Bool[Array, "k n"] | None
     candidate_present: Bool[Array, "k m"] | None
-    offset: Int[Array, ""] | int  # the first anchor is this candidate
+    offset: Int[Array, ""] | int  # index, among the candidates, of the first anchor
 
 
 class Negatives(NamedTuple):
@@ -40,51 +40,51 @@ class Negatives(NamedTuple):
     backward: Float[Array, "p m"]  # anchors in j (the candidates), over these rows of i
 
 
-def whole(rows: Rows) -> Negatives:
-    """All at once; differentiable any number of times, in any mode."""
-    i, j = pairs(rows.anchors.shape[0])
+def sum_negatives(rows: Rows) -> Negatives:
+    """Sum over whole matrices; differentiable any number of times, in any mode."""
+    i, j = pair_indices(rows.anchors.shape[0])
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
     s = similarities(rows.anchors, rows.candidates)
-    other = rows.offset + jnp.arange(n)[:, None] != jnp.arange(m)
+    is_negative = (rows.offset + jnp.arange(n)[:, None] != jnp.arange(m)[None])[None]
     a, c = rows.anchor_present, rows.candidate_present
     return Negatives(
         logsumexp(
-            (s - rows.anchor_positive[:, :, None]) / rows.forth[:, None, None],
+            (s - rows.anchor_positive[:, :, None]) / rows.forward_temperature[:, None, None],
             axis=2,
-            where=other if c is None else other & c[j][:, None, :],
+            where=is_negative if c is None else is_negative & c[j][:, None, :],
         ),
         logsumexp(
-            (s - rows.candidate_positive[:, None, :]) / rows.back[:, None, None],
+            (s - rows.candidate_positive[:, None, :]) / rows.backward_temperature[:, None, None],
             axis=1,
-            where=other if a is None else other & a[i][:, :, None],
+            where=is_negative if a is None else is_negative & a[i][:, :, None],
         ),
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def blocked(rows: Rows, block_size: int) -> Negatives:
-    """Tile by tile, `block_size` anchors against `block_size` candidates; differentiable once, in reverse."""
+def sum_negatives_blocked(rows: Rows, block_size: int) -> Negatives:
+    """Sum over tiles of `block_size` anchors and candidates; differentiable once, in reverse mode."""
     return _forward(rows, block_size)[0]
 
 
 def _forward(rows, block_size):
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
-    anchors, candidates, tiles = _tiled(rows, block_size)
+    anchors, candidates, tiles = _tile(rows, block_size)
 
     def visit(negatives, tile):
         row, column = tile
-        along_rows, along_columns, _ = _logits(
-            rows, _cut(anchors, row, block_size), _cut(candidates, column, block_size)
+        forward, backward, _, _ = _logits(
+            rows, _read(anchors, row, block_size), _read(candidates, column, block_size)
         )
-        forward = jnp.logaddexp(_cut(negatives.forward, row, block_size), logsumexp(along_rows, 2))
-        backward = jnp.logaddexp(_cut(negatives.backward, column, block_size), logsumexp(along_columns, 1))
+        forward = jnp.logaddexp(_read(negatives.forward, row, block_size), logsumexp(forward, 2))
+        backward = jnp.logaddexp(_read(negatives.backward, column, block_size), logsumexp(backward, 1))
         return Negatives(
-            _put(negatives.forward, row, forward), _put(negatives.backward, column, backward)
+            _write(negatives.forward, row, forward), _write(negatives.backward, column, backward)
         ), None
 
-    # `full_like` and `zeros_like` also inherit the mesh axes over which the rows vary: a scan under
-    # `shard_map` wants to be told.
-    start = Negatives(*(jnp.full_like(x.positive, nothing(x.positive)) for x in (anchors, candidates)))
+    # `full_like` and `zeros_like` also inherit the mesh axes over which the rows vary, which a scan under
+    # `shard_map` must know.
+    start = Negatives(*(jnp.full_like(x.positive, log_zero(x.positive)) for x in (anchors, candidates)))
     negatives, _ = lax.scan(visit, start, tiles)
     negatives = Negatives(negatives.forward[:, :n], negatives.backward[:, :m])
     return negatives, (rows, negatives)
@@ -93,46 +93,46 @@ def _forward(rows, block_size):
 def _backward(block_size, residuals, gradients):
     rows, negatives = residuals
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
-    i, j = pairs(rows.anchors.shape[0])
-    d_forward = gradients.forward / rows.forth[:, None]
-    d_backward = gradients.backward / rows.back[:, None]
-    anchors, candidates, tiles = _tiled(rows, block_size)
-    upright = anchors, *_padded((negatives.forward, d_forward), block_size)
-    across = candidates, *_padded((negatives.backward, d_backward), block_size)
+    i, j = pair_indices(rows.anchors.shape[0])
+    d_forward = gradients.forward / rows.forward_temperature[:, None]
+    d_backward = gradients.backward / rows.backward_temperature[:, None]
+    anchors, candidates, tiles = _tile(rows, block_size)
+    anchor_inputs = anchors, *_pad((negatives.forward, d_forward), block_size)
+    candidate_inputs = candidates, *_pad((negatives.backward, d_backward), block_size)
 
-    def visit(carry, tile):
-        d_anchors, d_candidates, d_forth, d_back = carry
+    def visit(gradients, tile):
+        d_anchors, d_candidates, d_forward_temperature, d_backward_temperature = gradients
         row, column = tile
-        block, forward, d_forward = _cut(upright, row, block_size)
-        other, backward, d_backward = _cut(across, column, block_size)
-        along_rows, along_columns, there = _logits(rows, block, other)
-        # d log sum exp is the softmax; the tile's row and column parts are added before multiplying. Where
-        # nothing is there, `forward` may be anything and its exponential infinite.
-        d_rows = jnp.where(there[0], jnp.exp(along_rows - forward[:, :, None]), 0) * d_forward[:, :, None]
+        block, forward_sum, d_forward = _read(anchor_inputs, row, block_size)
+        partner, backward_sum, d_backward = _read(candidate_inputs, column, block_size)
+        forward, backward, in_forward, in_backward = _logits(rows, block, partner)
+        # The derivative of log sum exp is the softmax. The parts of both directions are added before the
+        # matrix products. For an empty sum `forward_sum` is arbitrary and its exponential may be infinite.
+        d_rows = jnp.where(in_forward, jnp.exp(forward - forward_sum[:, :, None]), 0) * d_forward[:, :, None]
         d_columns = (
-            jnp.where(there[1], jnp.exp(along_columns - backward[:, None, :]), 0) * d_backward[:, None]
+            jnp.where(in_backward, jnp.exp(backward - backward_sum[:, None, :]), 0) * d_backward[:, None, :]
         )
         d_s = d_rows + d_columns
-        d_a = jnp.einsum("pnm,pmd->pnd", d_s, other.rows[j], precision=lax.Precision.HIGHEST)
+        d_a = jnp.einsum("pnm,pmd->pnd", d_s, partner.rows[j], precision=lax.Precision.HIGHEST)
         d_c = jnp.einsum("pnm,pnd->pmd", d_s, block.rows[i], precision=lax.Precision.HIGHEST)
-        # XLA removes these where the temperature is not differentiated (seen: 15 to 25 % of the time).
-        d_forth -= jnp.sum(jnp.where(there[0], d_rows * along_rows, 0), axis=(1, 2))
-        d_back -= jnp.sum(jnp.where(there[1], d_columns * along_columns, 0), axis=(1, 2))
-        d_anchors = _put(d_anchors, row, _cut(d_anchors, row, block_size).at[i].add(d_a))
-        d_candidates = _put(d_candidates, column, _cut(d_candidates, column, block_size).at[j].add(d_c))
-        return (d_anchors, d_candidates, d_forth, d_back), None
+        # XLA removes these sums where the temperature is not differentiated (15 to 25 % of the time).
+        d_forward_temperature -= jnp.sum(jnp.where(in_forward, d_rows * forward, 0), axis=(1, 2))
+        d_backward_temperature -= jnp.sum(jnp.where(in_backward, d_columns * backward, 0), axis=(1, 2))
+        d_anchors = _write(d_anchors, row, _read(d_anchors, row, block_size).at[i].add(d_a))
+        d_candidates = _write(d_candidates, column, _read(d_candidates, column, block_size).at[j].add(d_c))
+        return (d_anchors, d_candidates, d_forward_temperature, d_backward_temperature), None
 
-    zero = jnp.zeros_like(rows.forth)
+    zero = jnp.zeros_like(rows.forward_temperature)
     start = jnp.zeros_like(anchors.rows), jnp.zeros_like(candidates.rows), zero, zero
-    (d_anchors, d_candidates, d_forth, d_back), _ = lax.scan(visit, start, tiles)
+    (d_anchors, d_candidates, *d_temperatures), _ = lax.scan(visit, start, tiles)
     derivative = rows._replace(
         anchors=d_anchors[:, :n],
         candidates=d_candidates[:, :m],
         # A softmax sums to one.
         anchor_positive=-d_forward,
         candidate_positive=-d_backward,
-        forth=d_forth,
-        back=d_back,
+        forward_temperature=d_temperatures[0],
+        backward_temperature=d_temperatures[1],
         anchor_present=None,
         candidate_present=None,
         offset=None,
@@ -140,7 +140,7 @@ def _backward(block_size, residuals, gradients):
     return (jax.tree.map(_differentiated_once, derivative),)
 
 
-blocked.defvjp(_forward, _backward)
+sum_negatives_blocked.defvjp(_forward, _backward)
 
 
 @jax.custom_jvp
@@ -150,22 +150,24 @@ def _differentiated_once(derivative: Array) -> Array:
 
 @_differentiated_once.defjvp
 def _refuse(primals, tangents):
-    # JAX would go on and differentiate the loops, correctly, but holding every tile: the very memory that
-    # the caller asked to be spared.
+    # JAX would differentiate the loops correctly, but would hold every tile: the very memory that
+    # `block_size` is meant to save.
     raise NotImplementedError(
         "a second derivative through a loss with block_size is not supported; use block_size=None for it"
     )
 
 
 class _Side(NamedTuple):
+    """One side of the similarity matrices: the anchors or the candidates."""
+
     rows: Float[Array, "k n d"]
     positive: Float[Array, "p n"]
     present: Bool[Array, "k n"]
     position: Int[Array, "1 n"]
 
 
-def _tiled(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, " t"], Int[Array, " t"]]]:
-    """Both sides of the matrices, filled up with absent rows, and where the tiles begin."""
+def _tile(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, " t"], Int[Array, " t"]]]:
+    """Pad both sides with absent rows to whole blocks; return them and each tile's first row and column."""
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
     a, c = rows.anchor_present, rows.candidate_present
     a = jnp.ones(rows.anchors.shape[:2], bool) if a is None else a
@@ -174,39 +176,40 @@ def _tiled(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, 
     candidates = _Side(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None])
     starts = jnp.meshgrid(jnp.arange(0, n, block_size), jnp.arange(0, m, block_size), indexing="ij")
     return (
-        _padded(anchors, block_size),
-        _padded(candidates, block_size),
+        _pad(anchors, block_size),
+        _pad(candidates, block_size),
         (starts[0].ravel(), starts[1].ravel()),
     )
 
 
-def _padded(arrays, block_size):
+def _pad(arrays, block_size):
     def pad(x):
         return jnp.pad(x, [(0, 0), (0, -x.shape[1] % block_size)] + [(0, 0)] * (x.ndim - 2))
 
     return jax.tree.map(pad, arrays)
 
 
-def _cut(arrays, start, block_size):
+def _read(arrays, start, block_size):
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, block_size, axis=1), arrays)
 
 
-def _put(array, start, block):
+def _write(array, start, block):
     return lax.dynamic_update_slice_in_dim(array, block, start, axis=1)
 
 
-def _logits(rows: Rows, block: _Side, other: _Side):
-    """A tile of the logits of i -> j and of j -> i, less their positives', and where they are negatives."""
-    i, j = pairs(rows.anchors.shape[0])
-    s = similarities(block.rows, other.rows)
-    negative = block.position[0][:, None] != other.position[0]
-    in_rows = negative & other.present[j][:, None, :]
-    in_columns = negative & block.present[i][:, :, None]
-    along_rows = (s - block.positive[:, :, None]) / rows.forth[:, None, None]
-    along_columns = (s - other.positive[:, None, :]) / rows.back[:, None, None]
-    floor = nothing(s)
+def _logits(rows: Rows, anchors: _Side, candidates: _Side):
+    """Compute a tile's logits minus those of the positives, in both directions, and the negatives' masks."""
+    i, j = pair_indices(rows.anchors.shape[0])
+    s = similarities(anchors.rows, candidates.rows)
+    is_negative = (candidates.position != anchors.position.T)[None]
+    in_forward = is_negative & candidates.present[j][:, None, :]
+    in_backward = is_negative & anchors.present[i][:, :, None]
+    forward = (s - anchors.positive[:, :, None]) / rows.forward_temperature[:, None, None]
+    backward = (s - candidates.positive[:, None, :]) / rows.backward_temperature[:, None, None]
+    floor = log_zero(s)
     return (
-        jnp.where(in_rows, along_rows, floor),
-        jnp.where(in_columns, along_columns, floor),
-        (in_rows, in_columns),
+        jnp.where(in_forward, forward, floor),
+        jnp.where(in_backward, backward, floor),
+        in_forward,
+        in_backward,
     )

@@ -1,6 +1,7 @@
-r"""How well views agree, as numbers to watch while training: retrieval accuracy, alignment, uniformity.
+"""Diagnostics of the agreement of views during training: retrieval accuracy, alignment, uniformity.
 
-They are defined for the rows that are there; of nothing at all they are NaN.
+They are computed over the rows that are present. They are NaN where no row is present, and where a present
+row is not finite.
 """
 
 from collections.abc import Mapping
@@ -11,33 +12,38 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from .cosine import Mask, Views, presence, stack, unit
+from .cosine import Mask, Views, broadcast_mask, normalise, stack
 
-# Anchors compared at a time: bounds the memory at k^2 n times this.
+# Number of anchors compared at a time, which bounds the memory at k^2 n times this.
 _ANCHORS = 256
 
 
 def retrieval_accuracy(
     views: Views, k: int = 1, mask: Mask | None = None
 ) -> Float[Array, "views views"] | dict[tuple[str, str], Float[Array, ""]]:
-    """How often an anchor's own row of another view is among the `k` nearest rows of that view.
+    r"""Compute recall at `k`: the share of anchors whose positive is among the `k` nearest candidates.
 
-    Chance is k / n. Ties count **against**: collapsed views, all rows alike, score 0 for k < n, where an
-    `argmax` may report 1. Rows closer together than rounding can tell (16 eps) are ties.
+    $$\frac{1}{n} \sum_l \mathbb{1}
+      \bigl[ \lvert \{ m \ne l : s(z_l^i, z_m^j) \ge s(z_l^i, z_l^j) \} \rvert < k \bigr]$$
+
+    Chance is k / n. Ties count **against** the anchor: collapsed views (all rows equal) score 0 for k < n,
+    where an `argmax` may report 1. Similarities that differ by less than rounding (16 eps) are ties.
 
     Args:
-        views: name -> `[n, d]`, or an array of `[n, d]` stacked.
-        k: how many of the nearest count.
-        mask: `[n]`, or one row for each view (a mapping's in sorted order of names), False where a row is
-            absent. Directions i -> j are scored on what is present in both, among all that is present in j.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
+        k: Number of nearest candidates among which the positive counts as found.
+        mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
+            absent. Direction i -> j is scored on the utterances present in both views, among all rows present
+            in j.
 
     Returns:
-        An array whose `[i, j]` is the accuracy from anchors in view i to view j; its diagonal, each view
-        against itself, is 1 unless a view holds duplicates. For a mapping: (name, name) -> accuracy of
-        each ordered pair of different views. NaN where no utterance has both views.
+        An array whose `[i, j]` is the accuracy from anchors in view i to candidates in view j. Its diagonal,
+        each view against itself, is 1 unless a view holds duplicates. For a mapping: (name, name) ->
+        accuracy of each ordered pair of different views. NaN where no utterance has both views, or where a
+        present row of either view is not finite.
 
     Raises:
-        ValueError: shapes do not fit, or `k` is less than 1.
+        ValueError: If shapes do not fit, or `k` is less than 1.
 
     Example:
         >>> import jax
@@ -59,42 +65,47 @@ def retrieval_accuracy(
 
 @partial(jax.jit, static_argnums=1)
 def _retrieval_accuracy(z, k, mask):
-    z, present = _prepared(z, mask)
+    z, present = _normalise(z, mask)
     tie = 16 * jnp.finfo(z.dtype).eps
 
-    def found(anchor):
+    def score(anchor):
         row, row_present, position = anchor
         similarity = jnp.einsum("id,jmd->ijm", row, z, precision=lax.Precision.HIGHEST)
-        own = lax.dynamic_slice_in_dim(similarity, position, 1, axis=2)
-        others = (similarity >= own - tie) & present[None] & (jnp.arange(z.shape[1]) != position)
-        both = row_present[:, None] & lax.dynamic_index_in_dim(present, position, 1, keepdims=False)
-        return (jnp.sum(others, axis=2) < k) & both, both
+        positive = lax.dynamic_slice_in_dim(similarity, position, 1, axis=2)
+        is_negative = (jnp.arange(z.shape[1]) != position)[None]
+        nearer = (similarity >= positive - tie) & (present & is_negative)[None]
+        both = row_present[:, None] & lax.dynamic_slice_in_dim(present, position, 1, axis=1).T
+        return (jnp.sum(nearer, axis=2) < k) & both, both
 
-    hits, both = lax.map(found, _anchors(z, present), batch_size=_ANCHORS)
-    return jnp.sum(hits, axis=0, dtype=z.dtype) / jnp.sum(both, axis=0, dtype=z.dtype)
+    hits, both = lax.map(score, _anchors(z, present), batch_size=_ANCHORS)
+    accuracy = jnp.sum(hits, axis=0, dtype=z.dtype) / jnp.sum(both, axis=0, dtype=z.dtype)
+    # Comparisons with NaN are False: without this, a diverged view would retrieve everything.
+    finite = jnp.all(jnp.isfinite(z), axis=(1, 2))
+    return jnp.where(finite[:, None] & finite[None], accuracy, jnp.nan)
 
 
 def alignment(
     views: Views, *, alpha: float = 2.0, mask: Mask | None = None
 ) -> Float[Array, "views views"] | dict[tuple[str, str], Float[Array, ""]]:
-    r"""Mean distance between the two views of an utterance, on the unit sphere: lower is better aligned.
+    r"""Compute the mean distance of positive pairs on the unit sphere; lower is better aligned.
 
     $$\frac{1}{n} \sum_l \lVert u_l^i - u_l^j \rVert^\alpha, \qquad u = z / \lVert z \rVert$$
 
-    0 for equal directions, 2 for unrelated and 4 for opposite ones (at $\alpha = 2$).
+    At $\alpha = 2$ it is 0 for equal, 2 for orthogonal and 4 for opposite directions.
 
     Args:
-        views: name -> `[n, d]`, or an array of `[n, d]` stacked.
-        alpha: the power of the distance, positive.
-        mask: `[n]`, or one row for each view (a mapping's in sorted order of names), False where a row is
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
+        alpha: The power of the distance, positive.
+        mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
             absent.
 
     Returns:
-        A symmetric array, one entry for each pair of views, its diagonal 0. For a mapping: (name, name) ->
-        value for each ordered pair of different views. NaN where no utterance has both views.
+        A symmetric array with one entry per pair of views and a diagonal of 0. For a mapping: (name, name) ->
+        value of each ordered pair of different views. NaN where no utterance has both views, or where a row
+        of such an utterance is not finite.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: If shapes do not fit.
 
     Example:
         >>> import jax
@@ -112,12 +123,13 @@ def alignment(
 
 @jax.jit
 def _alignment(z, alpha, mask):
-    z, present = _prepared(z, mask)
+    z, present = _normalise(z, mask)
 
     def distance(row):
         squares = jnp.sum((row[:, None] - row[None]) ** 2, axis=2)
-        # The power is infinitely steep at 0 for alpha < 2; equal rows get the gradient 0.
-        return jnp.where(squares > 0, jnp.where(squares > 0, squares, 1) ** (alpha / 2), 0)
+        # The slope of the power is infinite at 0 for alpha < 2; equal rows get the gradient 0.
+        is_zero = squares == 0
+        return jnp.where(is_zero, 0, jnp.where(is_zero, 1, squares) ** (alpha / 2))
 
     distances = lax.map(distance, jnp.moveaxis(z, 1, 0), batch_size=_ANCHORS)
     both = present[:, None] & present[None]
@@ -128,21 +140,22 @@ def _alignment(z, alpha, mask):
 def uniformity(
     views: Views, *, scale: float = 2.0, mask: Mask | None = None
 ) -> Float[Array, " views"] | dict[str, Float[Array, ""]]:
-    r"""How evenly each view spreads its rows over the unit sphere: lower is more uniform, 0 is collapse.
+    r"""Compute how evenly each view spreads its rows over the unit sphere; lower is more even, 0 is collapse.
 
     $$\log \frac{1}{n (n - 1)} \sum_{l \ne m} \exp(-t \lVert u_l - u_m \rVert^2)$$
 
     Args:
-        views: name -> `[n, d]`, or an array of `[n, d]` stacked.
-        scale: $t$.
-        mask: `[n]`, or one row for each view (a mapping's in sorted order of names), False where a row is
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
+        scale: $t$, positive.
+        mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
             absent.
 
     Returns:
-        One value for each view, by name for a mapping. NaN for a view of fewer than two rows.
+        One value per view, by name for a mapping. NaN for a view of fewer than two rows, or with a present
+        row that is not finite.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: If shapes do not fit.
 
     Example:
         >>> import jax
@@ -163,7 +176,7 @@ def uniformity(
 
 @jax.jit
 def _uniformity(z, scale, mask):
-    z, present = _prepared(z, mask)
+    z, present = _normalise(z, mask)
     n = z.shape[1]
     lengths = jnp.sum(z * z, axis=2)
 
@@ -171,16 +184,16 @@ def _uniformity(z, scale, mask):
         row, row_present, position = anchor
         products = jnp.einsum("id,imd->im", row, z, precision=lax.Precision.HIGHEST)
         squares = jnp.maximum(jnp.sum(row * row, axis=1)[:, None] + lengths - 2 * products, 0)
-        other = present & row_present[:, None] & (jnp.arange(n) != position)
-        return jnp.sum(jnp.where(other, jnp.exp(-scale * squares), 0), axis=1), jnp.sum(other, axis=1)
+        compared = present & row_present[:, None] & (jnp.arange(n) != position)[None]
+        return jnp.sum(jnp.where(compared, jnp.exp(-scale * squares), 0), axis=1), jnp.sum(compared, axis=1)
 
     sums, counts = lax.map(kernel, _anchors(z, present), batch_size=_ANCHORS)
     return jnp.log(jnp.sum(sums, axis=0) / jnp.sum(counts, axis=0, dtype=z.dtype))
 
 
-def _prepared(z, mask: Mask | None) -> tuple[Float[Array, "k n d"], Bool[Array, "k n"]]:
-    present = presence(mask, *z.shape[:2])
-    return unit(z, present), jnp.ones(z.shape[:2], bool) if present is None else present
+def _normalise(z, mask: Mask | None) -> tuple[Float[Array, "k n d"], Bool[Array, "k n"]]:
+    present = broadcast_mask(mask, *z.shape[:2])
+    return normalise(z, present), jnp.ones(z.shape[:2], bool) if present is None else present
 
 
 def _anchors(z, present):

@@ -1,4 +1,4 @@
-r"""The pairwise contrastive loss of the paper, Eq. (1)-(3).
+r"""The pairwise contrastive loss of the Pairwise-CL paper, Eq. (1)-(3).
 
 With $s$ the cosine similarity and $z_l^i$ the projection of utterance $l$ in view $i$,
 
@@ -12,10 +12,10 @@ The last sum runs over *ordered* pairs, as printed: every unordered pair is coun
 $L^{i,j}$ holds both directions. So for every number of views $\mathcal{L}$ is 4 times the mean of the k(k-1)
 directional cross-entropies.
 
-Eq. (1) is computed as $\log(1 + \sum_{m \ne l} \exp((s_{lm} - s_{ll}) / \tau))$, the softplus of the
-log-sum-exp of the negatives less the positive. That is the same number, but it keeps its digits where the
-positive wins (the textbook form then subtracts two equal numbers of size $1 / \tau$), and it is never
-negative.
+Eq. (1) is computed as $\log(1 + \sum_{m \ne l} \exp((s_{lm} - s_{ll}) / \tau))$: the softplus of
+the negatives' log-sum-exp minus the positive's logit. The number is the same, and never negative. Where the
+positive wins, it keeps its digits; the textbook form then subtracts two nearly equal numbers of size
+$1 / \tau$.
 """
 
 from functools import partial
@@ -28,7 +28,17 @@ from jaxtyping import Array, Float, Num, Real
 
 from . import blocked
 from . import temperature as temperatures
-from .cosine import Mask, Views, logsumexp, pairs, positives, presence, similarities, stack, unit
+from .cosine import (
+    Mask,
+    Views,
+    broadcast_mask,
+    logsumexp,
+    normalise,
+    pair_indices,
+    positive_similarities,
+    similarities,
+    stack,
+)
 
 Temperature = Real[ArrayLike, ""] | Real[ArrayLike, "k k"]
 
@@ -40,25 +50,26 @@ def nt_xent(
     temperature: Real[ArrayLike, ""],
     mask: Mask | None = None,
 ) -> Float[Array, ""]:
-    r"""Eq. (1), one direction between two views, as the mean over the utterances, in nats.
+    r"""Compute Eq. (1): the cross-entropy of one direction between two views, in nats.
 
     $$\frac{1}{n} \sum_l -\log \frac{\exp(s(a_l, c_l) / \tau)}{\sum_m \exp(s(a_l, c_m) / \tau)}$$
 
-    Row `l` of both is the same utterance. The negatives of an anchor are the *other rows of the candidates*.
-    SimCLR's NT-Xent (`optax.losses.ntxent`, `simclr_nt_xent` here) adds the other rows of the anchors' own
-    view. CLIP's loss is the mean of `nt_xent(a, c)` and `nt_xent(c, a)`. At chance it is ln n.
+    Row `l` of both arguments is the same utterance. The negatives of an anchor are the *other rows of the
+    candidates*. SimCLR's NT-Xent (`optax.losses.ntxent`, or `simclr_nt_xent` in this module) also counts the
+    other rows of the anchors. The loss of CLIP (open_clip's `ClipLoss`) is the mean of `nt_xent(a, c)` and
+    `nt_xent(c, a)`. Chance is ln n.
 
     Args:
-        anchors: one view, `[n, d]`; any length of rows, also zero, and any float type.
-        candidates: the other view, `[n, d]`.
+        anchors: One view, `[n, d]`, of any float type. Rows may have any length, zero included.
+        candidates: The other view, `[n, d]`.
         temperature: $\tau > 0$; may be traced.
-        mask: `[n]`, False for rows that do not exist (padding), or `[2, n]` for anchors and candidates.
+        mask: `[n]`, False for rows that are absent (padding), or `[2, n]` for anchors and candidates.
 
     Returns:
-        A scalar of at least float32; 0 if no row exists.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows or all are absent.
 
     Raises:
-        ValueError: shapes differ or do not fit, or a temperature that is a plain number is not positive.
+        ValueError: If shapes differ or do not fit, or a temperature that is a plain number is not positive.
 
     Example:
         >>> import jax
@@ -76,23 +87,21 @@ def nt_xent(
     return _nt_xent(stack({"anchors": anchors, "candidates": candidates}), temperature, mask)
 
 
-# Jitted, here and below, for callers who are not: one program instead of some sixty, each of which would
-# have to be compiled for every shape and would hold its n x n result.
+# Jitted, here and below, for callers who are not. It is one program instead of some sixty, each of which
+# would be compiled for every shape and would hold its n x n result.
 @jax.jit
 def _nt_xent(z, temperature, mask):
-    tau = temperatures.shaped(temperature, z, ())
-    present = presence(mask, *z.shape[:2])
-    z = unit(z, present)
+    tau = temperatures.as_temperature(temperature, z, ())
+    present = broadcast_mask(mask, *z.shape[:2])
+    z = normalise(z, present)
     (s,) = similarities(z, z)
-    positive = positives(z)[0]
-    negative = ~jnp.eye(s.shape[0], dtype=bool)
+    positive = positive_similarities(z)[0]
+    is_negative = ~jnp.eye(s.shape[0], dtype=bool)
     if present is not None:
-        negative &= present[1]
-    losses = jax.nn.softplus(logsumexp((s - positive[:, None]) / tau, 1, negative))
-    if present is None:
-        return jnp.mean(losses)
-    both = present[0] & present[1]
-    return jnp.sum(jnp.where(both, losses, 0)) / jnp.maximum(jnp.sum(both), 1)
+        is_negative &= present[1][None]
+    losses = jax.nn.softplus(logsumexp((s - positive[:, None]) / tau, 1, is_negative))
+    both = jnp.ones(losses.shape, bool) if present is None else present[0] & present[1]
+    return jnp.sum(jnp.where(both, losses, 0)) / jnp.maximum(jnp.sum(both, dtype=z.dtype), 1)
 
 
 def pairwise_nt_xent(
@@ -104,68 +113,72 @@ def pairwise_nt_xent(
     axis_name: str | tuple[str, ...] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    r"""Eq. (3) exactly as printed: all pairs of views, both directions, in nats.
+    r"""Compute Eq. (3) exactly as printed: all pairs of views, both directions, in nats.
 
     $$\frac{1}{C(k, 2)} \sum_{i \ne j} \frac{1}{n} \sum_l (\ell_l^{i \to j} + \ell_l^{j \to i})$$
 
-    This is **4 times the mean of the k(k-1) directional cross-entropies**, for every k (the sum counts each
-    pair twice, and each term has both directions), 4 ln n at chance. `mean_directional_ce` is that mean.
-    Adam does not notice the factor.
+    This is **4 times the mean of the k(k-1) directional cross-entropies** for every k, because the sum counts
+    each pair twice and each term has both directions. Chance is 4 ln n. `mean_directional_ce` is the mean
+    itself. Adam is invariant to the factor.
 
-    How it differs from what the reader may know: for two views it is 4 times CLIP's loss. SimCLR's
-    (`optax.losses.ntxent`) has negatives within the view too; that is `simclr_nt_xent`. It is the "full
-    graph" of CMC with the negatives of the batch instead of a memory bank.
+    Differences from related losses:
+
+    - CLIP (open_clip's `ClipLoss`): for two views this is 4 times that loss.
+    - SimCLR (`optax.losses.ntxent`): it also takes negatives from the anchor's own view; see
+      `simclr_nt_xent`.
+    - CMC: this is its "full graph", with the negatives of the batch instead of a memory bank.
 
     Args:
-        views: name -> `[n, d]`, or `[k, n, d]`, k >= 2. Row `l` is the same utterance in all of them. Rows
-            may have any length; a zero row has similarity 0 to everything, and zero gradient. bfloat16 and
-            float16 are accumulated in float32; float64 stays float64. In the arrays `[k, ...]` below, the
-            views of a mapping are in **sorted order of their names**.
-        temperature: $\tau > 0$, a scalar or `[k, k]` for each direction `[anchor view, candidate view]`
-            (diagonal ignored); may be traced and differentiated, see `clamped_temperature`.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2. Row `l` is the same
+            utterance in all views. Rows may have any length; a zero row has similarity 0 to every row, and
+            zero gradient. bfloat16 and float16 are accumulated in float32; float64 stays float64. In the
+            arrays `[k, ...]` below, the views of a mapping are in **sorted order of their names**.
+        temperature: $\tau > 0$, a scalar, or `[k, k]` with one value per direction `[anchor view, candidate
+            view]` (diagonal ignored). May be traced and differentiated, see `clamped_temperature`.
         mask: `[n]`, False for padded rows, or `[k, n]`, False also where an utterance lacks a view. An
-            absent row is neither anchor, positive nor negative, and what it holds (NaN, say) does not matter.
+            absent row is neither anchor, positive nor negative, and its content (even NaN) does not matter.
             The cross-entropy i -> j is the mean over the utterances present in *both* views, against all rows
-            present in *j*. Directions without an utterance take no part in the mean over directions. So a
-            masked batch costs what the smaller batch costs, without its absent rows or absent views.
-        pair_weights: `[k, k]`, not negative, for each direction `[anchor view, candidate view]`; diagonal
+            present in *j*. A direction without such an utterance is left out of the mean over directions.
+            So a masked batch costs as much as the smaller batch without its absent rows or absent views.
+        pair_weights: `[k, k]`, not negative, one per direction `[anchor view, candidate view]`; diagonal
             ignored. The mean over directions becomes $\sum w_{ij} CE_{ij} / \sum w_{ij}$, so that only
-            proportions matter. All ones is the default; ones in row and column 0 alone compare all views
-            with the first (CMC's "core view"); a single 1 is `4 * nt_xent`.
-        axis_name: inside `jax.shard_map`, `jax.pmap` or `jax.vmap`, the mesh axis (or axes) over which the
-            batch is split into equal parts. Then the negatives are those of all devices, and each device
-            returns the loss of the whole batch. See "Several devices".
-        block_size: None holds the k(k-1)/2 similarity matrices `[n, n]` and some more of that size for the
-            gradient. A number holds tiles of `[block_size, block_size]` and computes them again for the
-            gradient: O(k n d + k^2 block_size^2) memory. 512 is good on CPUs. The gradient can then be taken
-            once and in reverse mode only.
+            proportions matter. The default is all ones. Ones in row 0 and column 0 only compare all views
+            with the first (CMC's "core view"); a single 1 gives `4 * nt_xent`.
+        axis_name: The mesh axis (or axes) of `jax.shard_map`, `jax.pmap` or `jax.vmap` over which the batch
+            is split into equal parts. The negatives are then those of all devices, and each device returns
+            the loss of the whole batch. See "Several devices".
+        block_size: None holds the k(k-1)/2 similarity matrices `[n, n]`, and several more of that size for
+            the gradient. A number holds tiles `[block_size, block_size]` and computes them again for the
+            gradient: O(k n d + k^2 block_size^2) memory. 512 is a good value on CPUs. The gradient can then
+            be taken only once, and only in reverse mode.
 
     Returns:
-        A scalar of at least float32; 0, with zero gradient, if nothing is present or all weights are 0.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows, if all are absent or if all
+        weights are 0.
 
     Raises:
-        ValueError: fewer than two views, shapes that do not fit, a temperature or block size that is a plain
-            number and not positive.
-        NotImplementedError: a second derivative is taken through `block_size`.
+        ValueError: If there are fewer than two views, if shapes do not fit, or if a temperature or block size
+            that is a plain number is not positive.
+        NotImplementedError: If a second derivative is taken through `block_size`.
 
     Several devices:
-        Under `jax.jit` with sharded inputs there is nothing to do: write the loss of the global batch,
-        without `axis_name` (and on a mesh whose axes are `AxisType.Auto`). With `axis_name`, the gradient of
-        replicated parameters equals that of the global batch when taken in any of these ways:
+        Under `jax.jit` with sharded inputs nothing is needed: write the loss of the global batch without
+        `axis_name`, on a mesh whose axes are `AxisType.Auto`. With `axis_name`, the gradient of replicated
+        parameters equals that of the global batch in each of these forms:
 
         - outside: `jax.grad(jax.shard_map(loss, ...))`, for either `check_vma`;
         - inside `shard_map` (`check_vma=True`, the default): `jax.grad(loss)`, already summed over devices
-          (a `lax.pmean` on top changes nothing);
+          (a further `lax.pmean` changes nothing);
         - inside `shard_map(check_vma=False)` or `pmap`: `lax.pmean(jax.grad(loss), axis_name)`.
 
-        So `lax.pmean(jax.grad(loss)(params), axis_name)` is right in all three. With respect to what is
-        *not* replicated (the rows themselves, or parameters cast to varying), `check_vma=True` gives the
-        device's own share as it is (sum it with `psum`), the other two `axis_size` times that.
+        So `lax.pmean(jax.grad(loss)(params), axis_name)` is right in all three. Inputs that are *not*
+        replicated (the rows, or parameters cast to varying) differ: `check_vma=True` gives each device's
+        share of the gradient (sum it with `psum`), the other two give `axis_size` times that share.
 
-        The trap: with a *local* loss (each device's mean over its own anchors) the habit from pmap,
-        `lax.pmean(jax.grad(local_loss)(params))`, is `axis_size` times too large under `check_vma=True`,
-        where the gradient of replicated parameters is a sum over devices before `pmean` sees it. This
-        function returns the global loss, so that the habit is right.
+        One trap: with a *local* loss (each device's mean over its anchors), the habit from `pmap`,
+        `lax.pmean(jax.grad(local_loss)(params))`, is `axis_size` times too large under `check_vma=True`.
+        There the gradient of replicated parameters is summed over devices before `pmean` sees it. This
+        function returns the global loss, for which the habit is right.
 
     Example:
         >>> import jax
@@ -201,32 +214,33 @@ def mean_directional_ce(
     axis_name: str | tuple[str, ...] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    r"""The mean of the k(k-1) directional cross-entropies, in nats: a quarter of Eq. (3).
+    r"""Compute the mean of the k(k-1) directional cross-entropies, in nats: a quarter of Eq. (3).
 
     $$\frac{1}{k (k - 1)} \sum_{i \ne j} \frac{1}{n} \sum_l \ell_l^{i \to j}$$
 
-    The scale on which chance is ln n and, for two views, CLIP's loss. Arguments, devices and errors are those
-    of `pairwise_nt_xent`.
+    On this scale chance is ln n. For two views it is the loss of CLIP (open_clip's `ClipLoss`).
+    `pairwise_nt_xent` describes the arguments and several devices in full.
 
     Args:
-        views: name -> `[n, d]`, or `[k, n, d]`, k >= 2.
-        temperature: scalar or `[k, k]`.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2.
+        temperature: $\tau > 0$, a scalar or `[k, k]`.
         mask: `[n]` or `[k, n]`, False where a row is absent.
-        pair_weights: `[k, k]`, normalised to sum 1 over the directions that take part.
-        axis_name: the mesh axis over which the batch is split.
-        block_size: side of the tiles that are held instead of whole matrices.
+        pair_weights: `[k, k]`, one per direction; only proportions matter.
+        axis_name: The mesh axis over which the batch is split.
+        block_size: Side of the tiles that are held instead of whole matrices.
 
     Returns:
-        A scalar of at least float32; 0, with zero gradient, if nothing is present.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows, if all are absent or if all
+        weights are 0.
 
     Raises:
-        ValueError: as in `pairwise_nt_xent`.
-        NotImplementedError: as in `pairwise_nt_xent`.
+        ValueError: As `pairwise_nt_xent`.
+        NotImplementedError: As `pairwise_nt_xent`.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from pcl_jax.losses import mean_directional_ce
-        >>> collapsed = jnp.ones((3, 128, 16))  # all alike: the loss is chance
+        >>> collapsed = jnp.ones((3, 128, 16))  # all rows equal: the loss of chance
         >>> print(f"{mean_directional_ce(collapsed):.3f} {jnp.log(128):.3f}")
         4.852 4.852
 
@@ -245,47 +259,58 @@ def mean_directional_ce(
 @partial(jax.jit, static_argnames=("axis_name", "block_size"))
 def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_size):
     k, n, _ = z.shape
-    tau = jnp.broadcast_to(temperatures.shaped(temperature, z, (), (k, k)), (k, k))
+    tau = jnp.broadcast_to(temperatures.as_temperature(temperature, z, (), (k, k)), (k, k))
     weights = jnp.ones((k, k), z.dtype) if pair_weights is None else jnp.asarray(pair_weights, z.dtype)
     if weights.shape != (k, k):
         raise ValueError(f"pair_weights must have shape [k, k] = {(k, k)}, got {weights.shape}")
-    present = presence(mask, k, n)
-    z = unit(z, present)
+    present = broadcast_mask(mask, k, n)
+    z = normalise(z, present)
 
-    i, j = pairs(k)
-    # Adding nothing of z's kind marks the temperature as varying over the mesh axes over which z varies, as
-    # JAX asks of the arguments of a custom derivative under `shard_map`.
-    of_z = jnp.zeros_like(z, shape=())
-    own = positives(z)
-    rows = blocked.Rows(z, z, own, own, tau[i, j] + of_z, tau[j, i] + of_z, present, present, offset=0)
+    i, j = pair_indices(k)
+    # Adding a zero made from z marks the temperature as varying over the same mesh axes as z. JAX requires
+    # that of the arguments of a custom derivative under `shard_map`.
+    zero = jnp.zeros_like(z, shape=())
+    positive = positive_similarities(z)
+    rows = blocked.Rows(
+        anchors=z,
+        candidates=z,
+        anchor_positive=positive,
+        candidate_positive=positive,
+        forward_temperature=tau[i, j] + zero,
+        backward_temperature=tau[j, i] + zero,
+        anchor_present=present,
+        candidate_present=present,
+        offset=0,
+    )
     if axis_name is not None:
         gather = partial(lax.all_gather, axis_name=axis_name, axis=1, tiled=True)
         rows = rows._replace(
             candidates=gather(z),
-            candidate_positive=gather(own),
+            candidate_positive=gather(positive),
             candidate_present=None if present is None else gather(present),
-            offset=lax.axis_index(axis_name) * n,
+            offset=lax.axis_index(axis_name).astype(int) * n,
         )
     negatives: blocked.Negatives
-    if block_size is None:
-        negatives = blocked.whole(rows)
+    # Without rows there is nothing to hold in blocks, and no block fits.
+    if block_size is None or n == 0:
+        negatives = blocked.sum_negatives(rows)
     else:
-        negatives = blocked.blocked(rows, min(block_size, rows.candidates.shape[1]))
+        negatives = blocked.sum_negatives_blocked(rows, min(block_size, rows.candidates.shape[1]))
     forward, backward = negatives
     if axis_name is not None:
-        backward = _over_devices(backward, axis_name)
+        backward = _sum_over_devices(backward, axis_name)
     losses = jax.nn.softplus(jnp.stack([forward, backward]))
     both = jnp.ones((len(i), n), bool) if present is None else present[i] & present[j]
     sums, counts = jnp.sum(jnp.where(both, losses, 0), axis=2), jnp.sum(both, axis=1, dtype=z.dtype)
     if axis_name is not None:
         sums, counts = lax.psum((sums, counts), axis_name)
-    weights = jnp.where(counts > 0, jnp.stack([weights[i, j], weights[j, i]]), 0)
+    weights = jnp.where((counts > 0)[None], jnp.stack([weights[i, j], weights[j, i]]), 0)
     total = jnp.sum(weights)
-    return jnp.sum(weights * sums / jnp.maximum(counts, 1)) / jnp.where(total == 0, 1, total)
+    return jnp.sum(weights * sums / jnp.maximum(counts, 1)[None]) / jnp.where(total == 0, 1, total)
 
 
-def _over_devices(backward: Float[Array, "p m"], axis_name: str | tuple[str, ...]) -> Float[Array, "p n"]:
-    """Completes the sums along the columns, of which each device has some rows; returns its own columns."""
+def _sum_over_devices(backward: Float[Array, "p m"], axis_name: str | tuple[str, ...]) -> Float[Array, "p n"]:
+    """Complete the sums over rows that are split over the devices; return the columns of this device."""
     largest = lax.pmax(lax.stop_gradient(backward), axis_name)
     total = lax.psum_scatter(jnp.exp(backward - largest), axis_name, scatter_dimension=1, tiled=True)
     n = total.shape[1]

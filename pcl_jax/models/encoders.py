@@ -5,7 +5,7 @@ Time-resolved features come as `Ragged`, so a result never depends on the batch 
 nor on any padding. `train=True` switches dropout on and needs an rng named "dropout".
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax.numpy as jnp
@@ -13,9 +13,11 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from pcl_jax.arrays import Array
+from pcl_jax.config import Encoders
 from pcl_jax.data.ragged import ALIGNMENT, IndexedFrames, Ragged, within
 from pcl_jax.models.layers import Dropout, Init, conv, dense, mean_over_frames, torch_uniform
 from pcl_jax.models.mixing import mix_dense
+from pcl_jax.views.view import View
 
 
 class SpectrogramEncoder(nn.Module):
@@ -133,3 +135,34 @@ def _rows(frames: Float[Array, "g t h d"] | IndexedFrames) -> IndexedFrames:
     return IndexedFrames(
         jnp.asarray(frames).reshape(g * t, *frames.shape[2:]), jnp.arange(g * t).reshape(g, t)
     )
+
+
+def _functionals(view: View, config: Encoders) -> nn.Module:
+    return FunctionalsEncoder(initial=config.init)
+
+
+def _spectrogram(view: View, config: Encoders) -> nn.Module:
+    if view.full_frames is None:
+        if config.spectral_pool == "flatten":
+            raise ValueError(
+                f"the view {view.name} has no full clip to flatten: use --encoders.spectral-pool mean"
+            )
+        return SpectrogramEncoder(dropout=config.dropout, initial=config.init)
+    return SpectrogramEncoder(
+        dropout=config.dropout,
+        pool=config.spectral_pool,
+        flatten_frames=view.full_frames,
+        initial=config.init,
+    )
+
+
+def _hidden_states(view: View, config: Encoders) -> nn.Module:
+    return HiddenStatesEncoder(dropout=config.dropout, initial=config.init)
+
+
+ENCODERS: dict[str, Callable[[View, Encoders], nn.Module]] = {
+    "vector": _functionals,
+    "frames": _spectrogram,
+    "states": _hidden_states,
+}
+"""The function that builds the encoder of a view, by `View.kind`."""

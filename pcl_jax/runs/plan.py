@@ -1,101 +1,99 @@
-"""Plans: the runs an experiment wants, in their order; shared out among processes; their records.
+"""Plans: the specs that an experiment asks for, in order; shared out among processes.
 
-A plan costs nothing to make: what it holds may be done already, by this experiment or another.
+A plan costs nothing to make: what it holds may be finished already, by this experiment or another.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
 
+from pcl_jax.config import Settings
 from pcl_jax.features.store import Shard
-from pcl_jax.runs.records import Row
-from pcl_jax.runs.study import Pretrain, Probe, Study, Task
-
-
-class Step(NamedTuple):
-    """One run, in the study whose settings it has."""
-
-    study: Study
-    run: Pretrain | Task | Probe
-
-    @property
-    def folder(self) -> str:
-        return self.study.relative(self.study.folder(self.run))
+from pcl_jax.runs.spec import Finetune, Labels, Measure, Pretrain, Probe, SavedEncoders, Scored, Spec
 
 
 def label_efficiency(
-    study: Study,
-    folds: Iterable[int],
+    pretrainings: Iterable[Pretrain],
+    settings: Settings,
     repeats: Mapping[float, int],
     *,
     per_class: Mapping[int, int] | None = None,
     probes: bool,
-) -> Iterator[Step]:
-    """Of each fold: pre-training, then each view supervised, frozen and tuned, on few labels and on many.
+) -> Iterator[Spec]:
+    """Yield each pre-training, then its views supervised, frozen and tuned, on few labels and on many.
 
     Args:
-        repeats: share of the labels -> how often.
-        per_class: labelled utterances of each class -> how often.
-        probes: logistic regressions beside them.
+        pretrainings: one for each fold.
+        settings: settings of the runs that follow.
+        repeats: share of the labels -> number of repeats.
+        per_class: labelled utterances of each class -> number of repeats.
+        probes: whether to add logistic regressions.
     """
-    amounts = [(fraction, None, times) for fraction, times in sorted(repeats.items())]
-    amounts += [(1.0, count, times) for count, times in sorted((per_class or {}).items())]
-    for fold in folds:
-        yield Step(study, Pretrain(fold))
-        encoders = study.pretraining_folder(fold)
-        for fraction, count, times in amounts:
-            for repeat in range(times):
-                given = (fraction, repeat, count)
-                for view in study.views:
-                    yield Step(study, Task(fold, view, None, False, *given))
-                    yield Step(study, Task(fold, view, encoders, True, *given))
-                    yield Step(study, Task(fold, view, encoders, False, *given))
+    amounts = [(fraction, None, count) for fraction, count in sorted(repeats.items())]
+    amounts += [(1.0, number, count) for number, count in sorted((per_class or {}).items())]
+    for start in pretrainings:
+        yield start
+        fold = start.fold
+        for fraction, number, count in amounts:
+            for labels in (Labels(fraction, number, repeat) for repeat in range(count)):
+                for view in start.views:
+                    yield Finetune(fold, view, None, False, labels, settings)
+                    yield Finetune(fold, view, start, True, labels, settings)
+                    yield Finetune(fold, view, start, False, labels, settings)
                     if probes:
-                        yield Step(study, Probe(fold, view, "probe-raw", None, *given))
-                        yield Step(study, Probe(fold, view, "probe-random", None, *given))
-                        yield Step(study, Probe(fold, view, "probe-pretrained", encoders, *given))
+                        yield Probe(fold, view, "probe-raw", None, labels, settings)
+                        yield Probe(fold, view, "probe-random", None, labels, settings)
+                        yield Probe(fold, view, "probe-pretrained", start, labels, settings)
 
 
-class Group(NamedTuple):
-    """The steps of one fold that depend on one pre-training: what a process does at a stretch."""
+@dataclass
+class Group:
+    """Specs of one fold that depend on one pre-training: what a process does in one go."""
 
-    study: Study
     fold: int
-    pretrains: bool
-    runs: list[Task | Probe]
+    start: Pretrain | SavedEncoders | None
+    """Pre-training that most of the runs start from; None where there is none."""
+    pretraining: Pretrain | None = None
+    """The same, where it is itself asked for."""
+    runs: list[Scored | Measure] = field(default_factory=list)
 
     @property
-    def steps(self) -> list[Step]:
-        before: list[Pretrain | Task | Probe] = [Pretrain(self.fold)] if self.pretrains else []
-        return [Step(self.study, run) for run in (*before, *self.runs)]
+    def specs(self) -> list[Spec]:
+        """All specs, the pre-training first."""
+        return [*([self.pretraining] if self.pretraining else []), *self.runs]
 
-    def title(self, among: Sequence["Group"]) -> str:
-        """The fold, and what else tells it from the others."""
-        varying = zip(*(group._names() for group in among), strict=True)
-        own = [name for name, values in zip(self._names(), varying, strict=True) if len(set(values)) > 1]
+    def title(self, groups: "Sequence[Group]") -> str:
+        """Return the fold, and what else tells this group from the others."""
+        facts = [group._facts() for group in groups]
+        varying = {name for found in facts for name in found if len({f.get(name) for f in facts}) > 1}
+        own = [text for name, text in self._facts().items() if name in varying]
         return ", ".join([f"fold {self.fold}", *own])
 
-    def _names(self) -> tuple[str, ...]:
-        pretraining = self.study.settings.pretraining
-        return "+".join(self.study.views), f"tau = {pretraining.temperature:g}", pretraining.subset
+    def _facts(self) -> dict[str, str]:
+        """Views, extra corpora and settings of the pre-training, as titles name them."""
+        if not isinstance(self.start, Pretrain):
+            return {}
+        facts = {"views": "+".join(self.start.views), "extra corpora": " + ".join(self.start.extra_corpora)}
+        for name, value in asdict(self.start.settings.pretraining).items():
+            facts[name] = f"{'tau' if name == 'temperature' else name} = {value}"
+        return facts
 
 
-def groups(steps: Iterable[Step], shard: Shard = (1, 1)) -> list[Group]:
-    """Steps by study and fold, in the order of the first of each; of those, a process's share."""
-    found: dict[tuple[int, int], Group] = {}
-    for study, run in steps:
-        group = found.setdefault((id(study), run.fold), Group(study, run.fold, False, []))
-        if isinstance(run, Pretrain):
-            found[id(study), run.fold] = group._replace(pretrains=True)
+def groups(specs: Iterable[Spec], shard: Shard = (1, 1)) -> list[Group]:
+    """Group specs by fold and pre-training, in the order of the first of each; keep a process's share.
+
+    Runs that start from no pre-training go with the one that was asked for last on their fold.
+    """
+    found: dict[object, Group] = {}
+    latest: dict[int, Pretrain | SavedEncoders | None] = {}
+    for spec in specs:
+        if isinstance(spec, Pretrain):
+            latest[spec.fold] = start = spec
         else:
-            group.runs.append(run)
+            start = spec.start or latest.get(spec.fold)
+        group = found.setdefault((spec.fold, start), Group(spec.fold, start))
+        if isinstance(spec, Pretrain):
+            group.pretraining = spec
+        else:
+            group.runs.append(spec)
     number, count = shard
     return list(found.values())[number - 1 :: count]
-
-
-def there(steps: Sequence[Step]) -> list[Row]:
-    """The records there are of these steps, each once; but those of pre-trainings, which score nothing."""
-    if not steps:
-        return []
-    done = steps[0].study.done()
-    scored = [step.folder for step in steps if not isinstance(step.run, Pretrain)]
-    return [done[folder] for folder in dict.fromkeys(scored) if folder in done]

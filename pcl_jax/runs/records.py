@@ -9,24 +9,22 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from pcl_jax.arrays import flatten
+from pcl_jax.config import TRAINING_VERSION
 
 FILE = "records.jsonl"
 Row = Mapping[str, Any]
 """A record, as it stands in the file."""
-
-Method = Literal[
-    "supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining",
-    "alignment", "embeddings",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,9 @@ class Record:
     """The view as tables name it: a speech model with its checkpoint."""
     views: tuple[str, ...]
     """The views of the pre-training; () for a supervised run."""
-    method: Method
+    method: str
+    """"supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining", or the
+    experiment that measured ("alignment")."""
     frozen: bool = False
     fraction: float = 0.0
     """Share of the labelled training utterances per class; 0 for pre-training."""
@@ -86,10 +86,21 @@ class Record:
     best_epoch: int = 0
     seconds: float
     protocol: str
-    """Digest of all settings but temperature and choice of utterances of the pre-training. Runs of one
-    protocol, corpus and seed can stand in one table."""
+    """Digest of the data and of the version (`protocol.Protocol.data`)."""
     config_digest: str
-    """Of all settings, the corpus's utterance ids and labels, and the views."""
+    """Identity of the run: digest of everything that decides its outcome (`protocol.Protocol`)."""
+    settings: Mapping[str, Any]
+    """Settings that a run of this kind uses, in full; with those of the pre-training that it starts from."""
+    start: str | None = None
+    """Identity of that pre-training."""
+    features: Mapping[str, str]
+    """View -> digest of everything that changes a value of its features."""
+    recordings: str
+    """Digest of ids, audio, sessions and speakers of the corpus."""
+    label_digest: str
+    """Digest of the class of each utterance and of the names of the classes."""
+    skipped: int = 0
+    """Utterances that were left out on request, because their audio is bad."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str
@@ -98,9 +109,25 @@ class Record:
     device: str
 
 
+@cache
 def versions() -> dict[str, str]:
+    """Return the versions of all that makes a number; with the commit where the code is a checkout."""
     names = ("pcl-jax", "jax", "flax", "optax", "numpy", "librosa", "opensmile", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    found = {"python": platform.python_version(), "training": str(TRAINING_VERSION)}
+    return found | {name: version(name) for name in names} | _commit()
+
+
+def _commit() -> dict[str, str]:
+    """Return the commit of the checkout that this file lies in, marked if it has changes; {} outside one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return {}
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": done.stdout.strip()}
 
 
 def device() -> str:
@@ -117,7 +144,7 @@ def params_digest(params: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def append(runs: Path, record: Record) -> None:
+def append(runs: Path, row: Row) -> None:
     """Add a row, on disk when this returns. Of several processes that train as one, the first does."""
     if jax.process_index() > 0:
         return
@@ -127,13 +154,16 @@ def append(runs: Path, record: Record) -> None:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         torn = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a crash cut the last row short: start a line
-        file.write(torn + json.dumps(asdict(record)).encode() + b"\n")
+        file.write(torn + json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(runs: Path) -> Iterator[dict[str, Any]]:
-    """The rows, oldest first; none when there is no file. Half-written lines are passed over."""
+    """Yield the rows, oldest first; none when there is no file.
+
+    Lines that are no record, half written or foreign, are passed over.
+    """
     path = runs / FILE
     if not path.is_file():
         return
@@ -143,5 +173,5 @@ def read(runs: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(row, dict):
+            if isinstance(row, dict) and isinstance(row.get("run"), str):
                 yield row

@@ -1,7 +1,12 @@
-"""Records -> the numbers of a table: means over folds, intervals over repeats, gains and their tests."""
+"""Records -> the numbers of a table: means over folds, intervals over repeats, gains and their tests.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+Cells are keyed by values, never by the texts that a table shows.
+"""
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -18,80 +23,210 @@ from pcl_jax.runs.records import Row
 from pcl_jax.runs.tables import NOT_RUN
 
 ALPHA = 0.05
-"""Of the paper's test."""
+"""Level of the paper's test."""
+
+CONDITIONAL = (
+    "The p-values are conditional on one pre-training per fold: they say how sure a difference is over "
+    "labelled subsets and random starts, not over pre-trainings; other seeds (--seed) make others."
+)
+"""Remark that stands beside every p-value of pre-trained encoders."""
 
 METHODS = {
     "supervised": "supervised",
     "frozen": "Pairwise-CL, frozen",
     "tuned": "Pairwise-CL, tuned",
 }
-"""The networks: name -> heading."""
+"""Networks: name -> heading."""
 PROBES = {
     "probe-raw": "probe, features",
     "probe-random": "probe, random",
     "probe-pretrained": "probe, pre-trained",
 }
-"""Logistic regressions: on pooled features, on a fresh and on a pre-trained encoder's representation."""
+"""Logistic regressions on pooled features, on a fresh and on a pre-trained encoder's representation."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def method_of(row: Row) -> str:
-    """Which of `METHODS` or `PROBES` a record is of."""
+    """Return the one of `METHODS` or `PROBES` that a record belongs to."""
     if row["method"] == "pairwise-cl":
         return "frozen" if row["frozen"] else "tuned"
     return row["method"]
 
 
+class Amount(NamedTuple):
+    """Number of labels that a run had; few sort before many, shares before numbers of each class.
+
+    >>> str(Amount(0, 0.02)), str(Amount(0, 0.024)), str(Amount(5, 1.0))
+    ('2%', '2.4%', '5 a class')
+    """
+
+    per_class: int
+    """Labelled utterances of each class; 0 where a share was asked for."""
+    fraction: float
+    """Share of the labelled training utterances of each class."""
+
+    def __str__(self) -> str:
+        """Return the amount as tables show it."""
+        return f"{self.per_class} a class" if self.per_class else f"{100 * self.fraction:g}%"
+
+
+ALL_LABELS = Amount(0, 1.0)
+"""Every labelled training utterance."""
+
+
+def amount(row: Row) -> Amount:
+    """Return how many labels a run had."""
+    return Amount(row["per_class"], 1.0) if row.get("per_class") else Amount(0, row["fraction"])
+
+
 def labels(row: Row) -> str:
-    """How many labels a run had, as tables say it."""
-    return f"{row['per_class']} a class" if row.get("per_class") else f"{row['fraction']:.0%}"
+    """Return how many labels a run had, as tables show it."""
+    return str(amount(row))
 
 
-def amounts(rows: Iterable[Row]) -> list[str]:
-    """The different `labels`, few before many."""
-    return sorted({labels(row) for row in rows}, key=lambda text: (text.endswith("class"), _number(text)))
-
-
-def _number(text: str) -> float:
-    return float(text.split()[0].rstrip("%"))
+def amounts(rows: Iterable[Row]) -> list[Amount]:
+    """Return the different amounts of labels, few before many."""
+    return sorted({amount(row) for row in rows})
 
 
 def views(rows: Iterable[Row]) -> list[str]:
-    """The different titles, sorted."""
+    """Return the different titles of views, sorted."""
     return sorted({row["title"] for row in rows})
 
 
-def per_repeat(rows: Iterable[Row], folds: set[int], score: str = "uar") -> dict[int, float]:
-    """A score in % of each repeat that all these folds have: the mean over them."""
+VARIED = ("temperature", "subset", "utterances")
+"""Settings of pre-training that experiments vary within one section."""
+
+
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group rows that can stand in one table: same data, seed and settings.
+
+    A record holds only the settings that its run uses, so that a row belongs to every section whose settings
+    agree with its own: a probe of raw features stands beside all networks with its normalisation, a
+    supervised network beside all pre-trainings. Only the `VARIED` settings may differ within a section.
+    """
+    data: dict[tuple, list[Row]] = {}
+    for row in rows:
+        data.setdefault((row["corpus"], row["protocol"], row["seed"]), []).append(row)
+    found = []
+    for _, group in sorted(data.items()):
+        settings = [_section_settings(row) for row in group]
+        whole = [s for s in settings if not any(_agrees(s, other) and s != other for other in settings)]
+        for wanted in {json.dumps(s, sort_keys=True): s for s in whole}.values():
+            found.append([row for row, s in zip(group, settings, strict=True) if _agrees(s, wanted)])
+    return found
+
+
+def _section_settings(row: Row) -> dict[str, Any]:
+    settings = dict(row.get("settings", {}))
+    if pretraining := settings.get("pretraining"):
+        settings["pretraining"] = {k: v for k, v in pretraining.items() if k not in VARIED}
+    return settings
+
+
+def _agrees(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether all settings that a row has are those of a section."""
+    return all(name in whole and whole[name] == value for name, value in part.items())
+
+
+def group_rows(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Group rows by a key, in the order of the first row of each."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+class Scores(NamedTuple):
+    """Scores of one cell: of each repeat the mean over the folds, in %."""
+
+    by_repeat: dict[int, float]
+    folds: frozenset[int] = frozenset()
+    """Folds that every one of these repeats has."""
+
+
+NO_SCORES = Scores({})
+"""Scores of a cell that was not run."""
+
+
+def per_repeat(rows: Iterable[Row], folds: Iterable[int], score: str = "uar") -> dict[int, float]:
+    """Return a score in % of each repeat that has all these folds: the mean over them."""
+    wanted = set(folds)
     by_repeat: dict[int, dict[int, float]] = {}
     for row in rows:
-        by_repeat.setdefault(row["repeat"], {})[row["fold"]] = row[score]
+        if row["fold"] in wanted:
+            by_repeat.setdefault(row["repeat"], {})[row["fold"]] = row[score]
     return {
-        repeat: 100 * float(np.mean(list(of.values())))
-        for repeat, of in sorted(by_repeat.items())
-        if set(of) == folds
+        repeat: 100 * float(np.mean([by_fold[fold] for fold in sorted(wanted)]))
+        for repeat, by_fold in sorted(by_repeat.items())
+        if set(by_fold) == wanted
     }
+
+
+def whole_folds(*cells: Iterable[Row]) -> frozenset[int]:
+    """Return the folds over which to average cells that are compared.
+
+    Runs may be missing while an experiment goes on. Of all sets of folds, this is the one with the most
+    (fold, repeat) pairs whose repeats are whole in every cell; of several such sets, the largest.
+    """
+    runs = [{(row["repeat"], row["fold"]) for row in cell} for cell in cells]
+    there = set.intersection(*runs) if runs else set()
+    by_repeat: dict[int, set[int]] = {}
+    for repeat, fold in there:
+        by_repeat.setdefault(repeat, set()).add(fold)
+    folds = sorted({fold for _, fold in there})
+    candidates = [frozenset(c) for n in range(len(folds), 0, -1) for c in combinations(folds, n)]
+
+    def pairs_in(candidate: frozenset[int]) -> int:
+        return len(candidate) * sum(candidate <= found for found in by_repeat.values())
+
+    return max(candidates, key=pairs_in, default=frozenset())
+
+
+def scores_of(rows: Sequence[Row], score: str = "uar") -> Scores:
+    """Return the scores of one cell, over the folds that are whole."""
+    folds = whole_folds(rows)
+    return Scores(per_repeat(rows, folds, score), folds) if folds else NO_SCORES
+
+
+def score_texts(cells: Mapping[Key, Scores]) -> dict[Key, str]:
+    """Return the mean and interval of each cell of a table, with its number of folds where some are missing.
+
+    >>> score_texts({"a": Scores({0: 50.0}, frozenset({1, 2})), "b": Scores({0: 40.0}, frozenset({1}))})
+    {'a': '50.0', 'b': '40.0 (1 of 2 folds)'}
+    """
+    every = frozenset().union(*(scores.folds for scores in cells.values()))
+    return {key: mean_text(scores.by_repeat) + folds_text(scores, every) for key, scores in cells.items()}
+
+
+def folds_text(scores: Scores, folds: frozenset[int]) -> str:
+    """Return what to add to a mean over fewer folds than the rest of a table has."""
+    if not scores.folds or scores.folds == folds:
+        return ""
+    return f" ({len(scores.folds)} of {len(folds)} folds)"
 
 
 def pairs(
-    rows: Sequence[Row], one: str, other: str, column: Callable[[Row], Any] = method_of
-) -> dict[tuple[str, str], tuple[dict[int, float], dict[int, float]]]:
-    """(view, labels) -> UAR by repeat where the column is `one`, and where it is `other`."""
-    folds = {row["fold"] for row in rows}
-    cells: dict[tuple, list[Row]] = {}
-    for row in rows:
-        cells.setdefault((row["title"], labels(row), column(row)), []).append(row)
-    return {
-        (view, amount): (
-            per_repeat(cells.get((view, amount, one), ()), folds),
-            per_repeat(cells.get((view, amount, other), ()), folds),
-        )
-        for view in views(rows)
-        for amount in amounts(rows)
-    }
+    rows: Sequence[Row], one: Any, other: Any, column: Callable[[Row], Any] = method_of
+) -> dict[tuple[str, Amount], tuple[dict[int, float], dict[int, float]]]:
+    """Return UAR by repeat where the column is `one`, and where it is `other`, for each (view, labels).
+
+    Both are means over the same folds: those that are whole in both.
+    """
+    cells = group_rows(rows, lambda row: (row["title"], amount(row), column(row)))
+    found = {}
+    for view in views(rows):
+        for labelled in amounts(rows):
+            both = [cells.get((view, labelled, value), []) for value in (one, other)]
+            folds = whole_folds(*both)
+            first, second = (per_repeat(cell, folds) if folds else {} for cell in both)
+            found[view, labelled] = first, second
+    return found
 
 
 def mean_text(values: Mapping[int, float] | Sequence[float]) -> str:
-    """Mean and half-width of the 95 % t-interval.
+    """Return the mean and the half-width of the 95 % t-interval.
 
     >>> mean_text([1.0, 2.0, 3.0]), mean_text([1.0]), mean_text([])
     ('2.0 ± 2.5', '1.0', 'not run')
@@ -104,38 +239,45 @@ def mean_text(values: Mapping[int, float] | Sequence[float]) -> str:
 
 
 class Gain(NamedTuple):
-    """One way over another: differences of repeats that have the same labelled utterances."""
+    """Gain of one method over another: differences of repeats that have the same labelled utterances."""
 
     repeats: int
     mean: float
     half_width: float
-    """Of the 95 % t-interval."""
+    """Half-width of the 95 % t-interval."""
     low: float
-    """Bootstrap interval of the mean."""
+    """Lower end of the bootstrap interval of the mean."""
     high: float
+    """Upper end."""
     mann_whitney: float
-    """The paper's test, which takes the repeats for unpaired; not corrected."""
+    """p of the paper's test, which takes the repeats for unpaired; not corrected."""
     wilcoxon: float
-    """Of pairs; after Holm within the family it was made with, see `gains`."""
+    """p of the test of pairs, after Holm's correction within the family that it was made with (`gains`)."""
     delta: float
+    """Cliff's delta."""
 
     @property
     def mark(self) -> str:
         """`*` where the paper's test is below 0.05, as in its Figure 3."""
         return "*" if self.mann_whitney < ALPHA else "ns"
 
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected test of pairs is below 0.05."""
+        return self.wilcoxon < ALPHA
 
-def gains(pairs: Mapping[Any, tuple[Mapping[int, float], Mapping[int, float]]]) -> dict[Any, Gain]:
-    """First over second for each key, of the repeats both have; Wilcoxon corrected over all keys.
 
-    Keys with fewer than two such repeats have none.
+def gains(pairs: Mapping[Key, tuple[Mapping[Any, float], Mapping[Any, float]]]) -> dict[Key, Gain]:
+    """Return the gain of first over second for each key, over the repeats that both have.
+
+    Wilcoxon's p is corrected over all keys. Keys with fewer than two such repeats have no gain.
     """
     found = {}
     for key, (one, other) in pairs.items():
         shared = sorted(set(one) & set(other))
         if len(shared) < 2:
             continue
-        x, y = (np.array([of[repeat] for repeat in shared]) for of in (one, other))
+        x, y = (np.array([values[repeat] for repeat in shared]) for values in (one, other))
         mean, half = t_interval(x - y)
         low, high = bootstrap_interval(x - y)
         found[key] = Gain(
@@ -148,10 +290,11 @@ def gains(pairs: Mapping[Any, tuple[Mapping[int, float], Mapping[int, float]]]) 
 
 
 GAIN_HEAD = ("bootstrap", "p (U)", "p (W, Holm)", "δ")
+"""Headings of a gain's statistics."""
 
 
 def gain_texts(gain: Gain | None) -> tuple[str, ...]:
-    """Difference with its t-interval, then the cells of `GAIN_HEAD`."""
+    """Return the difference with its t-interval, then the cells of `GAIN_HEAD`."""
     if gain is None:
         return (NOT_RUN,) * (1 + len(GAIN_HEAD))
     return (

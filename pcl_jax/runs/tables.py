@@ -5,11 +5,11 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 NOT_RUN = "not run"
-"""What stands in a cell whose runs are not there."""
+"""Text of a cell whose runs are missing."""
 
 
 class Table(NamedTuple):
-    """Cells are text already: how a number is rounded is part of what it says.
+    """Table whose cells are text already: how a number is rounded is part of what it says.
 
     >>> print(Table("Results", ("view", "UAR"), [("mel", "59.1 ± 2.5")]).markdown())
     | view   | UAR        |
@@ -21,20 +21,23 @@ class Table(NamedTuple):
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str = ""
-    """How to read it."""
+    """Text beneath the table: how to read it."""
 
     def markdown(self) -> str:
-        return self._as("github")
+        """Return the table in Markdown; a text of the user ends no cell and is no HTML."""
+        rows = [tuple(map(markdown_text, row)) for row in self.rows]
+        head = tuple(map(markdown_text, self.head))
+        return str(tabulate(rows, head, tablefmt="github", disable_numparse=True))
 
     def latex(self) -> str:
-        """A `tabular` that needs the package booktabs."""
-        text = self._as("latex_booktabs")
+        """Return a `tabular` that needs the package booktabs."""
+        text = str(tabulate(self.rows, self.head, tablefmt="latex_booktabs", disable_numparse=True))
         for sign, code in (("±", r"$\pm$"), ("τ", r"$\tau$"), ("δ", r"$\delta$")):
             text = text.replace(sign, code)
         return text
 
     def html(self) -> str:
-        """Escaped: a title of a view may hold anything."""
+        """Return the table in HTML, escaped: a title of a view may hold anything."""
         return str(tabulate(self.rows, self.head, tablefmt="html", disable_numparse=True))
 
     @property
@@ -42,5 +45,13 @@ class Table(NamedTuple):
         """Whether a cell has not been run."""
         return any(NOT_RUN in row for row in self.rows)
 
-    def _as(self, form: str) -> str:
-        return tabulate(self.rows, self.head, tablefmt=form, disable_numparse=True)
+
+def markdown_text(text: str) -> str:
+    """Return a text that stands in Markdown, in a cell too, as it is.
+
+    >>> markdown_text("a|b <b>"), markdown_text("first\\nsecond")
+    ('a\\\\|b \\\\<b>', 'first second')
+    """
+    for sign in ("\\", "|", "<", "`"):
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.splitlines()) if "\n" in text else text

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from pcl_jax.config import Pretraining
+from pcl_jax.corpora.utterance import NotPossible
 from pcl_jax.data.batches import order
 from pcl_jax.data.fold import Batch, FoldData
 from pcl_jax.devices import put, replicated
@@ -80,8 +81,8 @@ def pretrain(
         progress: Where to start: `initial_progress`, or one that was yielded.
 
     Raises:
-        ValueError: There are fewer training utterances than a batch, or none to validate with; the objective
-            is not known.
+        NotPossible: There are fewer training utterances than a batch, or none to validate with.
+        ValueError: The objective is not known.
         FloatingPointError: The loss is no longer finite.
     """
     static = {"networks": networks, "objective": build_objective(config)}
@@ -137,12 +138,12 @@ def _choose_rows(
     validation = data.choose_subset(data.validation, config.subset)
     subset = _SUBSETS[config.subset]
     if len(train) < config.batch:
-        raise ValueError(
+        raise NotPossible(
             f"the fold has {len(train)} training utterances{subset}, fewer than one batch of {config.batch}; "
             "choose a smaller --batch"
         )
     if not len(validation):
-        raise ValueError(
+        raise NotPossible(
             f"the validation session of the fold has no utterance{subset}; choose other --targets"
         )
     return train, validation

@@ -1,36 +1,78 @@
-"""The views there are, by name, and which of them a run uses."""
+"""The views there are, their parameters, and which of them a run uses.
 
-from collections.abc import Sequence
+Importing this module loads no heavy library: the command line is made of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, make_dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
-from pcl_jax.config import Egemaps, Mel, SpeechModels
 from pcl_jax.views.egemaps import EgemapsView
-from pcl_jax.views.mel import MelView
-from pcl_jax.views.speech_models.checkpoint import DEFAULT_CHECKPOINTS, family_of
-from pcl_jax.views.speech_models.model import UNTRAINED, Family
-from pcl_jax.views.speech_models.view import SpeechModelView
-from pcl_jax.views.table import ImportedView
+from pcl_jax.views.mel import Mel, MelView
+from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED, Family
+from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.view import View
 
+VIEWS: Mapping[str, type[Any]] = {
+    "mel": MelView,
+    "egemaps": EgemapsView,
+}
+"""The views that need nothing but the waveform, by name. A new view is one line here; its field `config`, if
+it has one, becomes a field of `ViewSettings` and so the flags `--NAME.FIELD`."""
 
-def catalogue(
-    mel: Mel | None = None,
-    egemaps: Egemaps | None = None,
-    speech: SpeechModels | None = None,
-    checkpoints: Sequence[str] = (),
-) -> dict[str, View]:
-    """All views, made with these parameters. A new view is one line here.
+
+def _configurable(views: Mapping[str, type[Any]]) -> list[tuple[str, type, Any]]:
+    """Return name, type and default of the settings of every view that has any."""
+    hints = {name: get_type_hints(view) for name, view in views.items()}
+    configs = {name: hint["config"] for name, hint in hints.items() if "config" in hint}
+    configs["speech"] = SpeechModels  # of all families
+    return [(name, config, field(default_factory=config)) for name, config in configs.items()]
+
+
+class ViewSettings(make_dataclass("ViewSettings", _configurable(VIEWS), frozen=True)):
+    """The parameters of the views: `mel`, `egemaps`, and `speech` for the speech models of all families.
+
+    >>> ViewSettings().mel.bands, ViewSettings(mel=Mel(bands=80)).mel.bands
+    (64, 80)
+    """
+
+
+def authors() -> ViewSettings:
+    """Return the parameters of the authors' public code where the paper is silent; see `config.authors`.
+
+    >>> authors().mel.log
+    False
+    """
+    return ViewSettings(mel=Mel(log=False))
+
+
+def catalogue(settings: ViewSettings | None = None, checkpoints: Sequence[str] = ()) -> dict[str, View]:
+    """Make all views, by name. Nothing is loaded before it is used.
 
     Args:
-        checkpoints: of speech models, each for the view of its own family (hub names, folders, files);
-            `untrained` stands in for every family that none of the others is of, else the family's
-            base model does. Nothing is loaded before it is used.
+        settings: Their parameters; None: the defaults.
+        checkpoints: Speech models, each for the view of its own family (hub names, folders, files).
+            `untrained` stands in for every family that none of the others belongs to; without it the base
+            model of the family does.
 
     Raises:
         FileNotFoundError: a checkpoint that cannot be had.
-        ValueError: one that is not supported, or two of one family.
+        ValueError: a checkpoint that is not supported, or two of one family.
     """
+    configs = vars(settings or ViewSettings())
+    named = _by_family(checkpoints)
+    rest = UNTRAINED if UNTRAINED in checkpoints else ""
+    views: list[View] = [view(configs[name]) if name in configs else view() for name, view in VIEWS.items()]
+    for family in DEFAULT_CHECKPOINTS:
+        views.append(SpeechModelView(family, named.get(family, rest), configs["speech"]))
+    return {view.name: view for view in views}
+
+
+def _by_family(checkpoints: Sequence[str]) -> dict[Family, str]:
+    """Return the checkpoint of each family that has one."""
+    from pcl_jax.views.speech_models.checkpoint import family_of
+
     named: dict[Family, str] = {}
     for checkpoint in checkpoints:
         if checkpoint == UNTRAINED:
@@ -39,16 +81,7 @@ def catalogue(
         if family in named:
             raise ValueError(f"{named[family]} and {checkpoint} are both {family} models: give one of them")
         named[family] = checkpoint
-    rest = UNTRAINED if UNTRAINED in checkpoints else ""
-    views: tuple[View, ...] = (
-        MelView(mel or Mel()),
-        EgemapsView(egemaps or Egemaps()),
-        *(
-            SpeechModelView(family, named.get(family, rest), speech or SpeechModels())
-            for family in DEFAULT_CHECKPOINTS
-        ),
-    )
-    return {view.name: view for view in views}
+    return named
 
 
 class Choice(NamedTuple):
@@ -56,25 +89,32 @@ class Choice(NamedTuple):
 
     views: dict[str, View]
     remark: str = ""
-    """What the user has to know of the choice."""
+    """A fact about the choice that the user has to know; empty: there is none."""
 
 
 def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[str]) -> Choice:
-    """The views of these names; by default mel, egemaps and the speech models of the checkpoints.
-
-    `my=vectors.parquet` is a view of that name, made elsewhere.
+    """Choose the views of these names; by default mel, egemaps and the speech models of the checkpoints.
 
     With neither names nor checkpoints the third view is wav2vec 2.0 base, as in the paper. Where that cannot
-    be had, a run that did not ask for it goes on with two views, and says so.
+    be had, a run that did not ask for it goes on with two views, and the remark says so.
+
+    Args:
+        known: All views; see `catalogue`.
+        names: Names of views; `my=vectors.parquet` is a view of the name `my`, made elsewhere.
+        checkpoints: As for `catalogue`.
 
     Raises:
-        ValueError: an unknown name, or one given twice.
+        ValueError: an unknown name, a name given twice, or a table that cannot be read.
     """
-    imported = [name.split("=", 1) for name in names if "=" in name]
-    for name, _ in imported:
+    from pcl_jax.views.speech_models.checkpoint import family_of
+    from pcl_jax.views.table import TableView
+
+    tables = [name.split("=", 1) for name in names if "=" in name]
+    for name, _ in tables:
         if name in known:
             raise ValueError(f"{name!r} is a view already: give the table another name in --views")
-    known = known | {name: ImportedView(name, Path(table)) for name, table in imported}
+    imported = {name: TableView(name, Path(table)) for name, table in tables}
+    known = known | imported
     names = [name.split("=", 1)[0] for name in names]
     for name in names:
         if name not in known:
@@ -82,7 +122,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     if len(set(names)) < len(names):
         raise ValueError(f"--views {' '.join(names)} names a view twice")
     if names:
-        return Choice({name: known[name] for name in names})
+        return Choice({name: known[name] for name in names}, "\n".join(v.summary for v in imported.values()))
     handcrafted = {name: known[name] for name in ("mel", "egemaps")}
     families = [family_of(checkpoint) for checkpoint in checkpoints]
     if families:

@@ -4,26 +4,36 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import opensmile
 from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
-from pcl_jax.config import Egemaps, Encoders
-from pcl_jax.views.view import View
+from pcl_jax.views.view import Kind, View
 
 
-@cache
-def _smile(feature_set: str) -> opensmile.Smile:
-    """One per process: making it parses openSMILE's configuration."""
+@dataclass(frozen=True)
+class Egemaps:
+    """Parameters of the 88 eGeMAPSv02 functionals of the bare, unpadded utterance."""
+
+    sampling_rate: int = 16_000
+    """Hz."""
+    feature_set: Literal["eGeMAPSv02"] = "eGeMAPSv02"
+    peak: float = 1 - 2**-15
+    """Samples are clipped to +-peak: openSMILE's int16 cast turns +1.0 into -32768."""
+
+
+@cache  # one in a process: making it parses openSMILE's configuration
+def _smile(feature_set: str) -> Any:
+    import opensmile  # here, so that `--help` does not wait for it
+
     return opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
 
 
 def names(egemaps: Egemaps | None = None) -> tuple[str, ...]:
-    """Names of the functionals, in the order of the features.
+    """Return the names of the functionals, in the order of the features.
 
     >>> len(names()), names()[0]
     (88, 'F0semitoneFrom27.5Hz_sma3nz_amean')
@@ -32,7 +42,7 @@ def names(egemaps: Egemaps | None = None) -> tuple[str, ...]:
 
 
 def functionals(waveform: Waveform, egemaps: Egemaps) -> Float32[np.ndarray, " d"]:
-    """The functionals of one bare, unpadded utterance.
+    """Compute the functionals of one bare, unpadded utterance.
 
     Zeros behind the speech would count as pauses: padding 4 s to 15 s moves a quarter of the 88
     functionals by more than 10 %.
@@ -54,7 +64,7 @@ def functionals(waveform: Waveform, egemaps: Egemaps) -> Float32[np.ndarray, " d
 
 @dataclass(frozen=True)
 class EgemapsView(View):
-    """eGeMAPSv02 functionals of the bare utterance; read by the functionals encoder.
+    """The eGeMAPSv02 functionals of the bare utterance.
 
     Raises:
         ValueError: The configured rate is not the one that `audio.read` gives.
@@ -63,22 +73,27 @@ class EgemapsView(View):
     config: Egemaps = field(default_factory=Egemaps)
 
     def __post_init__(self) -> None:
+        """Check the sampling rate."""
         audio.require_rate(self.name, self.config.sampling_rate)
 
     @property
     def name(self) -> str:
+        """The name in folders, flags and records."""
         return "egemaps"
 
+    @property
+    def kind(self) -> Kind:
+        """The shape of the features: `[88]`."""
+        return "vector"
+
     def describe(self) -> Mapping[str, Any]:
+        """Return everything that changes a value."""
         return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
     def size(self, duration_s: float) -> int:
+        """Return the bytes of the 88 functionals."""
         return 4 * 88
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute float32 `[88]` of each waveform; see `functionals`."""
         return [functionals(waveform, self.config) for waveform in waveforms]
-
-    def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.models.encoders import FunctionalsEncoder  # workers compute features without loading jax
-
-        return FunctionalsEncoder(initial=config.init)

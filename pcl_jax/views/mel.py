@@ -1,31 +1,66 @@
 """View "mel": waveform -> log-mel spectrogram `[t, 64]`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import librosa
 import numpy as np
 from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
-from pcl_jax.config import Encoders, Mel
-from pcl_jax.views.view import View
+from pcl_jax.views.clip import Clip
+from pcl_jax.views.view import Kind, View
+
+
+@dataclass(frozen=True)
+class Mel:
+    """Parameters of the mel spectrogram [P: window, hop, bands, range; A: the rest]."""
+
+    sampling_rate: int = 16_000
+    """Hz."""
+    window: int = 400
+    """Samples: 25 ms [P]; also the FFT length. Periodic Hamming [A]."""
+    hop: int = 160
+    """Samples: 10 ms [P]."""
+    bands: int = 64
+    """[P]"""
+    f_min_hz: float = 60.0
+    """[P]"""
+    f_max_hz: float = 7_800.0
+    """[P]"""
+    log: bool = True
+    """Natural logarithm. Off in the authors' public code; see PAPER.md."""
+    floor: float = 1e-6
+    """Power below this is raised to it before the logarithm: about 100 dB below a full-scale sine, whose
+    power at its bin is (sum of the window / 2)^2 = 11,664."""
+    clip: Clip = field(default_factory=Clip)
+
+    @property
+    def full_frames(self) -> int:
+        """The number of frames of a full clip: 1501 for 15 s at a hop of 160."""
+        return 1 + round(self.clip.duration_s * self.sampling_rate) // self.hop
 
 
 def kept_frames(samples: int, mel: Mel) -> int:
-    """How many frames hold speech of an utterance of that many samples.
+    """Count the frames that hold speech of an utterance.
 
-    Frame i is centred at sample `i * hop`. Kept are the frames centred no later than the speech's end,
+    Frame i is centred at sample `i * hop`. Kept are the frames centred no later than the end of the speech,
     `i * hop <= samples` after trimming: `1 + samples // hop`, as many as the bare utterance gives
-    without padding. 15 s at a hop of 160 give 1501.
+    without padding.
+
+    Args:
+        samples: Length of the whole utterance.
+        mel: The parameters.
+
+    >>> kept_frames(16_000, Mel()), kept_frames(10**6, Mel())
+    (101, 1501)
     """
     return 1 + min(samples, round(mel.clip.duration_s * mel.sampling_rate)) // mel.hop
 
 
 def mel_spectrogram(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, "t m"]:
-    """Mel spectrogram of one utterance, its frames that hold speech.
+    """Compute the mel spectrogram of one utterance, the frames that hold speech.
 
     Triangular HTK filters without area normalisation over the power spectrum, so that a sine of
     amplitude a has power (a * sum(window) / 2)^2 at its bin; frames reflect at the borders of the
@@ -39,6 +74,8 @@ def mel_spectrogram(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, "t m"]:
     Returns:
         float32 `[t, m]` with `t = kept_frames(len(waveform), mel)`.
     """
+    import librosa  # here, so that `--help` does not wait for it
+
     frames = kept_frames(len(waveform), mel)
     power = librosa.feature.melspectrogram(
         y=_clip(waveform, mel),
@@ -59,18 +96,18 @@ def mel_spectrogram(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, "t m"]:
 
 
 def _clip(waveform: Waveform, mel: Mel) -> Float32[np.ndarray, " clipped"]:
-    """`audio.clip`, but no more zeros than the kept frames see: the same numbers for less work.
+    """Apply `audio.clip`, with no more zeros than the kept frames see: the same numbers for less work.
 
-    The last kept frame is centred no later than the speech's end and reaches half a window beyond it,
-    so only its half window of zeros, and never the reflection behind them, enters a kept frame.
+    The last kept frame is centred no later than the end of the speech and reaches half a window beyond it.
+    So only its half window of zeros, and never the reflection behind them, enters a kept frame.
     """
     seen_s = (len(waveform) + mel.window - mel.window // 2) / mel.sampling_rate
-    return audio.clip(waveform, replace(mel.clip, duration_s=min(mel.clip.duration_s, seen_s)))
+    return audio.clip(waveform, min(mel.clip.duration_s, seen_s), pad=mel.clip.pad)
 
 
 @dataclass(frozen=True)
 class MelView(View):
-    """Log-mel spectrogram of the clipped utterance; read by the spectral encoder.
+    """The log-mel spectrogram of the clipped utterance.
 
     Raises:
         ValueError: The configured rate is not the one that `audio.read` gives.
@@ -79,29 +116,32 @@ class MelView(View):
     config: Mel = field(default_factory=Mel)
 
     def __post_init__(self) -> None:
+        """Check the sampling rate."""
         audio.require_rate(self.name, self.config.sampling_rate)
 
     @property
     def name(self) -> str:
+        """The name in folders, flags and records."""
         return "mel"
 
+    @property
+    def kind(self) -> Kind:
+        """The shape of the features: `[t, m]`."""
+        return "frames"
+
+    @property
+    def full_frames(self) -> int:
+        """The number of frames of a full clip."""
+        return self.config.full_frames
+
     def describe(self) -> Mapping[str, Any]:
+        """Return everything that changes a value."""
         return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
 
     def size(self, duration_s: float) -> int:
-        samples = int(min(duration_s, self.config.clip.duration_s) * self.config.sampling_rate)
-        return 4 * self.config.bands * (1 + samples // self.config.hop)
+        """Estimate the bytes of an utterance."""
+        return 4 * self.config.bands * kept_frames(int(duration_s * self.config.sampling_rate), self.config)
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute float32 `[t, m]` of each waveform; see `mel_spectrogram`."""
         return [mel_spectrogram(waveform, self.config) for waveform in waveforms]
-
-    def encoder(self, config: Encoders) -> Any:
-        from pcl_jax.models.encoders import SpectrogramEncoder  # workers compute features without loading jax
-
-        return SpectrogramEncoder(
-            dropout=config.dropout,
-            pool=config.spectral_pool,
-            flatten_frames=1
-            + round(self.config.clip.duration_s * self.config.sampling_rate) // self.config.hop,
-            initial=config.init,
-        )

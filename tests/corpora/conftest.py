@@ -1,4 +1,4 @@
-"""What the corpus tests share: tiny audio, and corpora without any."""
+"""Fixtures of the corpus tests: tiny audio files, and corpora without audio."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ WriteAudio = Callable[..., Path]
 
 @pytest.fixture
 def write_audio() -> WriteAudio:
-    """`write_audio(path)`: 0.1 s of noise, different in every file unless `seed` says so."""
+    """Function `write_audio(path)`: 0.1 s of noise, different in every file unless `seed` is given."""
 
     def write(
         path: Path,
@@ -38,7 +38,7 @@ def write_audio() -> WriteAudio:
 
 @pytest.fixture
 def abstract_corpus() -> Callable[..., Corpus]:
-    """`abstract_corpus({"neutral": 40, ...})`: per session so many utterances; two speakers each."""
+    """Function `abstract_corpus({"neutral": 40, ...})`: counts per session of two speakers."""
 
     def make(counts: dict[str, int]) -> Corpus:
         utterances = [
@@ -61,7 +61,7 @@ def abstract_corpus() -> Callable[..., Corpus]:
 
 @pytest.fixture
 def real_speech() -> Path:
-    """The folder of real corpora; the test skips where there is none."""
+    """Folder of real corpora; the test skips where there is none."""
     folder = Path(
         os.environ.get("PCL_CORPORA") or Path(__file__).parents[2] / ".." / "shared" / "corpora"
     ).resolve()

@@ -1,4 +1,4 @@
-"""The demo is the same every time, and is there whole or not at all."""
+"""The demo is deterministic, and is complete or absent."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ LINES = [line for session in range(1, 6) for line in demo.script(session)]
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo of twenty utterances, for what does not depend on how many there are."""
+    """Demo of twenty utterances, for tests that do not depend on the number."""
     monkeypatch.setattr(demo, "SESSION_SIZES", (4, 4, 4, 4, 4))
 
 
@@ -32,7 +32,7 @@ def test_the_script_is_600_short_utterances_of_which_two_thirds_are_targets() ->
     assert 0.6 < sum(counts[code] for code in ("neu", "hap", "exc", "ang", "sad")) / 600 < 0.73
 
 
-def test_another_process_speaks_the_same_samples_in_any_order() -> None:
+def test_processes_synthesise_the_same_samples_in_any_order() -> None:
     program = (
         "from pcl_jax.corpora import demo; from hashlib import sha256\n"
         "for line in demo.script(3)[4::-2]: print(line.id, sha256(demo.waveform(line).tobytes()).hexdigest())"
@@ -51,7 +51,7 @@ def test_another_process_speaks_the_same_samples_in_any_order() -> None:
     assert len(set(printed["1"].split())) == 6
 
 
-def test_a_voice_is_sound_and_nothing_clips() -> None:
+def test_a_voice_is_audible_and_does_not_clip() -> None:
     for line in LINES[::97]:
         speech = demo.waveform(line)
         assert speech.dtype == np.int16
@@ -74,7 +74,7 @@ def test_an_angry_voice_is_louder_and_brighter_than_a_sad_one() -> None:
     assert np.all(level_and_brightness("ang") > level_and_brightness("sad"))
 
 
-def test_it_is_read_as_iemocap_is_and_says_that_it_is_synthetic(short: None, tmp_path: Path) -> None:
+def test_the_demo_is_read_like_iemocap_and_is_marked_synthetic(short: None, tmp_path: Path) -> None:
     corpus = read("demo", tmp_path / "demo")
     assert corpus.synthetic
     assert (corpus.name, len(corpus.utterances), corpus.problems) == ("demo", 20, ())
@@ -85,7 +85,7 @@ def test_it_is_read_as_iemocap_is_and_says_that_it_is_synthetic(short: None, tmp
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == made
 
 
-def test_an_interrupted_synthesis_leaves_nothing(
+def test_an_interrupted_synthesis_leaves_no_file(
     short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak, spoken = demo.waveform, []
@@ -105,7 +105,7 @@ def test_an_interrupted_synthesis_leaves_nothing(
     assert len(read("demo", tmp_path / "demo").utterances) == 20
 
 
-def test_two_processes_at_once_make_one_demo(
+def test_two_concurrent_processes_make_one_demo(
     short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speak = demo.waveform
@@ -121,7 +121,7 @@ def test_two_processes_at_once_make_one_demo(
     assert len(read("demo", tmp_path / "demo").utterances) == 20
 
 
-def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     with pytest.raises(CorpusError, match="is not the demo; give --root a folder that is empty"):
         read("demo", tmp_path)

@@ -1,4 +1,4 @@
-"""EMO-DB, RAVDESS and CREMA-D: the labels stand in the names, the folders do not matter."""
+"""EMO-DB, RAVDESS and CREMA-D: labels come from file names, whatever the folders."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""No voice is in two parts of a fold; fewer labels are always some of the more."""
+"""No speaker is in two parts of a fold; a smaller subset of labels is contained in a larger one."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def test_each_class_gives_its_share_and_at_least_one(abstract_corpus: MakeCorpus
     assert set(subset) <= set(train)
 
 
-def test_all_labels_are_all_labels(abstract_corpus: MakeCorpus) -> None:
+def test_a_fraction_of_one_is_all_labels(abstract_corpus: MakeCorpus) -> None:
     corpus = abstract_corpus(COUNTS)
     train = leave_one_session_out(corpus)[2].train
     assert labelled_subset(train, corpus, fraction=1.0, repeat=3, seed=1) == labelled(train, corpus)
@@ -81,7 +81,7 @@ def test_subsets_are_nested_whatever_the_order(fractions, fold, repeat, seed, ra
     assert set(small) <= set(large)
 
 
-def test_so_many_per_class_is_on_the_same_path(abstract_corpus: MakeCorpus) -> None:
+def test_a_number_per_class_takes_the_head_of_the_same_order(abstract_corpus: MakeCorpus) -> None:
     corpus = abstract_corpus(COUNTS)
     train = leave_one_session_out(corpus)[0].train
     three = labelled_subset(train, corpus, per_class=3, repeat=0, seed=0)
@@ -91,7 +91,7 @@ def test_so_many_per_class_is_on_the_same_path(abstract_corpus: MakeCorpus) -> N
     assert set(three) <= set(five)
 
 
-def test_repeats_seeds_and_folds_draw_afresh(abstract_corpus: MakeCorpus) -> None:
+def test_repeats_seeds_and_folds_draw_differently(abstract_corpus: MakeCorpus) -> None:
     corpus = abstract_corpus({"neutral": 200})
     folds = leave_one_session_out(corpus)
     # Folds 1 and 2 both train on sessions 4 and 5: there they must not draw the same.
@@ -107,7 +107,7 @@ def test_repeats_seeds_and_folds_draw_afresh(abstract_corpus: MakeCorpus) -> Non
 @pytest.mark.parametrize(
     "wrong", [{}, {"fraction": 0.5, "per_class": 3}, {"fraction": 0.0}, {"per_class": 0}]
 )
-def test_a_share_that_is_none_is_refused(abstract_corpus: MakeCorpus, wrong: dict) -> None:
+def test_a_fraction_outside_its_range_is_refused(abstract_corpus: MakeCorpus, wrong: dict) -> None:
     corpus = abstract_corpus(COUNTS)
     with pytest.raises(CorpusError, match="give"):
         labelled_subset(corpus.utterances, corpus, repeat=0, seed=0, **wrong)

@@ -1,4 +1,4 @@
-"""Speakers become five sessions, balanced and always the same."""
+"""Speakers are grouped into five sessions, balanced and deterministic."""
 
 from collections import Counter
 

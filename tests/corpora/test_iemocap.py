@@ -1,4 +1,4 @@
-"""The release as it lies on disk, with every odd name it is known for (method.md, section 9)."""
+"""The release of IEMOCAP, with every odd name it is known for (method.md, section 9)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 
 @pytest.fixture
 def release(tmp_path: Path, write_audio: Callable[..., Path]) -> Path:
-    """An IEMOCAP of 28 utterances, with macOS's leavings, blank dominances and annotators' subfolders."""
+    """IEMOCAP of 28 utterances with hidden files of macOS, blank dominances and annotators' subfolders."""
     release = tmp_path / "disk" / "IEMOCAP_full_release"
     for dialogue, turns in DIALOGUES.items():
         session = release / f"Session{dialogue[4]}"
@@ -49,13 +49,13 @@ def release(tmp_path: Path, write_audio: Callable[..., Path]) -> Path:
     return release
 
 
-def emotion_of(corpus: Corpus) -> dict[str, str | None]:
+def emotions_by_id(corpus: Corpus) -> dict[str, str | None]:
     return {u.id: u.emotion for u in corpus.utterances}
 
 
-def test_every_odd_name_is_read_and_nothing_else(release: Path) -> None:
+def test_every_odd_name_is_read_and_no_other_file(release: Path) -> None:
     corpus = iemocap.read(release, exclude=(), check_totals=False)
-    assert emotion_of(corpus) == {
+    assert emotions_by_id(corpus) == {
         f"{dialogue}_{turn}": iemocap.EMOTIONS[code]
         for dialogue, turns in DIALOGUES.items()
         for turn, code in turns.items()
@@ -67,8 +67,9 @@ def test_every_odd_name_is_read_and_nothing_else(release: Path) -> None:
 
 def test_one_repeated_script_is_excluded_by_its_exact_name(release: Path) -> None:
     # "Ses05M_script01_1" is a prefix of "Ses05M_script01_1b", which stays.
-    gone = set(emotion_of(iemocap.read(release, exclude=()))) - set(emotion_of(iemocap.read(release)))
-    assert gone == {"Ses05M_script01_1_F000", "Ses05M_script01_1_M000"}
+    everything, kept = (iemocap.read(release, exclude=()), iemocap.read(release))
+    excluded = emotions_by_id(everything).keys() - emotions_by_id(kept).keys()
+    assert excluded == {"Ses05M_script01_1_F000", "Ses05M_script01_1_M000"}
 
 
 def test_the_speaker_is_the_last_letter_not_the_marked_actor(release: Path) -> None:
@@ -88,9 +89,9 @@ def test_happy_is_merged_with_excited_and_the_rest_is_out_of_distribution(releas
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("where", [".", "..", "../.."])
-def test_root_may_be_the_release_or_lie_above_it(release: Path, where: str) -> None:
-    assert len(iemocap.read((release / where).resolve(), exclude=()).utterances) == 28
+@pytest.mark.parametrize("relative", [".", "..", "../.."])
+def test_root_may_be_the_release_or_a_folder_above_it(release: Path, relative: str) -> None:
+    assert len(iemocap.read((release / relative).resolve(), exclude=()).utterances) == 28
 
 
 def test_a_root_without_sessions_says_what_to_give(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_two_releases_are_not_mixed(release: Path) -> None:
         iemocap.read(release.parent)
 
 
-def test_the_folder_is_not_the_release_and_it_says_where(release: Path) -> None:
+def test_every_difference_from_the_release_is_reported(release: Path) -> None:
     totals = {p.item: p.message for p in iemocap.read(release).problems if p.kind == "total"}
     assert "session 1: 6 utterances, the release has 1819" in totals["session 1 utterances"]
     assert "session 5: 2 dialogues, the release has 30" in totals["session 5 dialogues"]
@@ -126,9 +127,7 @@ def test_the_totals_are_those_of_the_paper() -> None:
     assert sum(dialogues for dialogues, _, _ in iemocap.RELEASE.values()) == 151
 
 
-def test_everything_wrong_is_listed_and_the_rest_is_read(
-    release: Path, write_audio: Callable[..., Path]
-) -> None:
+def test_every_fault_is_listed_and_the_rest_is_read(release: Path, write_audio: Callable[..., Path]) -> None:
     wavs = release / "Session1" / "sentences" / "wav" / "Ses01F_impro01"
     (wavs / "Ses01F_impro01_F000.wav").unlink()
     (wavs / "Ses01F_impro01_M003.wav").write_text("this is text")
@@ -145,7 +144,7 @@ def test_everything_wrong_is_listed_and_the_rest_is_read(
         ("unknown_label", "Ses02F_script01_1_M000"),
     }
     assert all("\n" not in p.message for p in corpus.problems)
-    emotions = emotion_of(corpus)
+    emotions = emotions_by_id(corpus)
     assert len(emotions) == 26 - 3
     assert emotions["Ses02F_script01_1_M000"] is None
 

@@ -1,4 +1,4 @@
-"""Everything wrong with a folder is said, and said in JSON."""
+"""Everything wrong with a folder is reported, also in JSON."""
 
 import io
 import json
@@ -23,16 +23,16 @@ def printed(corpus: Corpus) -> str:
 
 
 def test_the_counts_add_up_in_json(abstract_corpus: MakeCorpus) -> None:
-    told = json.loads(json.dumps(inspect(abstract_corpus(COUNTS)).to_json()))
-    assert told["usable"] is True
-    assert told["utterances"] == 75
-    assert told["targets"] == {"neutral": 20, "angry": 15, "sad": 10, "happy": 5}
-    assert told["per_session"]["3"] == {"neutral": 4, "angry": 3, "sad": 2, "happy": 1}
-    assert told["emotions"]["3"]["bored"] == 5
-    assert told["subsets"] == {"target": 50, "all": 75, "out_of_distribution": 25}
-    assert told["hours"] == 75 / 3600
-    assert told["duration_s"]["0.5"] == 1.0
-    assert told["problems"] == []
+    report = json.loads(json.dumps(inspect(abstract_corpus(COUNTS)).to_json()))
+    assert report["usable"] is True
+    assert report["utterances"] == 75
+    assert report["targets"] == {"neutral": 20, "angry": 15, "sad": 10, "happy": 5}
+    assert report["per_session"]["3"] == {"neutral": 4, "angry": 3, "sad": 2, "happy": 1}
+    assert report["emotions"]["3"]["bored"] == 5
+    assert report["subsets"] == {"target": 50, "all": 75, "out_of_distribution": 25}
+    assert report["hours"] == 75 / 3600
+    assert report["duration_s"]["0.5"] == 1.0
+    assert report["problems"] == []
 
 
 def test_the_same_audio_twice_is_found_by_its_bytes(
@@ -91,7 +91,7 @@ def test_a_corpus_without_labels_serves_pretraining(abstract_corpus: MakeCorpus)
     assert [p.kind for p in inspection.problems] == ["no_targets"]
 
 
-def test_a_thousand_faults_of_a_kind_are_counted_and_not_all_shown(abstract_corpus: MakeCorpus) -> None:
+def test_many_faults_of_a_kind_are_counted_and_the_first_are_shown(abstract_corpus: MakeCorpus) -> None:
     faults = tuple(Problem("missing", f"{i}.wav", f"[u{i}.wav]: gone") for i in range(1000))
     text = printed(replace(abstract_corpus(COUNTS), problems=faults, synthetic=True))
     assert "missing (1,000):" in text

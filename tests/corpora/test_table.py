@@ -1,4 +1,4 @@
-"""The user's own data."""
+"""The user's own table is read completely, or refused with the reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +160,7 @@ def test_faulty_rows_are_listed_and_left_out(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("text", "expected"),
     [
         (1.5, 1.5),
         ("1.5", 1.5),
@@ -170,10 +170,10 @@ def test_faulty_rows_are_listed_and_left_out(folder: Path) -> None:
         (None, None),
     ],
 )
-def test_times(written: object, meant: float | None) -> None:
-    assert seconds(written) == meant
+def test_times_are_converted_to_seconds(text: object, expected: float | None) -> None:
+    assert seconds(text) == expected
 
 
-def test_no_time_is_refused() -> None:
+def test_text_that_is_no_time_is_refused() -> None:
     with pytest.raises(CorpusError, match="'soon' is no time"):
         seconds("soon")

@@ -1,5 +1,5 @@
-"""The made-up features that the tests of studies have."""
+"""The made-up features that the tests of runs have."""
 
-from tests.runs.conftest import make_study, quick_compilation
+from tests.runs.conftest import make_runner, quick_compilation
 
-__all__ = ["make_study", "quick_compilation"]
+__all__ = ["make_runner", "quick_compilation"]

@@ -21,8 +21,8 @@ NORMALISE = {"mel": "fold", "egemaps": "fold"}
 
 
 @pytest.fixture
-def study(make_study):
-    return make_study(views=(*VIEWS, STATES))
+def runner(make_runner):
+    return make_runner(views=(*VIEWS, STATES))
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def reads(monkeypatch) -> list[str]:
     return views
 
 
-def make_loader(study, memory_share: float = 0.5) -> FoldLoader:
-    return FoldLoader(study.corpus, study.folds, study.stores, study.mesh, memory_share)
+def make_loader(runner, memory_share: float = 0.5) -> FoldLoader:
+    return FoldLoader(runner.corpus, runner.loader.folds, runner.loader.stores, runner.mesh, memory_share)
 
 
 def contents(data: FoldData) -> Mapping[str, Any]:
@@ -66,23 +66,23 @@ def assert_same(one: FoldData, other: FoldData) -> None:
 
 @pytest.mark.parametrize("memory_share", [0.5, 0.0])
 @pytest.mark.parametrize("views", [["mel"], ["egemaps", "states"], ["states", "mel"]])
-def test_some_views_of_a_loaded_fold_are_what_loading_them_alone_gives(study, views, memory_share):
-    shared = make_loader(study, memory_share)
+def test_some_views_of_a_loaded_fold_are_what_loading_them_alone_gives(runner, views, memory_share):
+    shared = make_loader(runner, memory_share)
     whole = shared.load(1, ["mel", "egemaps", "states"], normalise=NORMALISE)
-    alone = make_loader(study, memory_share).load(1, views, normalise=NORMALISE)
+    alone = make_loader(runner, memory_share).load(1, views, normalise=NORMALISE)
     assert list(alone.imputed) == views
     assert_same(shared.load(1, views, normalise=NORMALISE), alone)
     assert_same(whole.select_views(views), alone)
 
 
-def test_a_view_that_the_fold_lacks_is_an_error_that_names_it(study):
-    data = make_loader(study).load(1, ["mel"], normalise=NORMALISE)
+def test_a_view_that_the_fold_lacks_is_an_error_that_names_it(runner):
+    data = make_loader(runner).load(1, ["mel"], normalise=NORMALISE)
     with pytest.raises(KeyError, match="no view 'states'"):
         data.select_views(["states"])
 
 
-def test_runs_on_one_fold_read_each_view_once(study, reads):
-    loader = make_loader(study)
+def test_runs_on_one_fold_read_each_view_once(runner, reads):
+    loader = make_loader(runner)
     first = loader.load(1, ["mel", "egemaps"], normalise=NORMALISE)
     again = loader.load(1, ["mel"], normalise=NORMALISE, fixed_lengths={"mel": 50})
     loader.load(1, ["states", "mel"], normalise=NORMALISE)
@@ -91,19 +91,19 @@ def test_runs_on_one_fold_read_each_view_once(study, reads):
     assert (first.layout.fixed_lengths, again.layout.fixed_lengths) == ((), (("mel", 50),))
 
 
-def test_another_normalisation_reads_its_views_again_and_only_those(study, reads):
-    loader = make_loader(study)
+def test_another_normalisation_reads_its_views_again_and_only_those(runner, reads):
+    loader = make_loader(runner)
     loader.load(1, ["mel", "egemaps"], normalise=NORMALISE)
     other = {"mel": "none", "egemaps": "fold"}
     assert_same(
         loader.load(1, ["mel", "egemaps"], normalise=other),
-        make_loader(study).load(1, ["mel", "egemaps"], normalise=other),
+        make_loader(runner).load(1, ["mel", "egemaps"], normalise=other),
     )
     assert reads[:3] == ["mel", "egemaps", "mel"]
 
 
-def test_the_previous_fold_is_released_before_the_next_is_read(study, monkeypatch):
-    loader = make_loader(study)
+def test_the_previous_fold_is_released_before_the_next_is_read(runner, monkeypatch):
+    loader = make_loader(runner)
     views = ["mel", "states"]
     held = [
         weakref.ref(packed.values) for packed in loader.load(1, views, normalise=NORMALISE).features.values()
@@ -122,11 +122,11 @@ def test_the_previous_fold_is_released_before_the_next_is_read(study, monkeypatc
     assert not any(alive)
 
 
-def test_views_that_are_not_requested_make_room_first(study, reads):
+def test_views_that_are_not_requested_make_room_first(runner, reads):
     """Room for the hidden states or the other two: each pair is in memory as if it were alone."""
-    size = {view: sum(store[id].nbytes for id in store) for view, store in study.stores.items()}
-    whole_mib = device_memory(study.mesh) // 2**20 * 2**20
-    loader = make_loader(study, (size["states"] + size["egemaps"] + 1) / whole_mib)
+    size = {view: sum(store[id].nbytes for id in store) for view, store in runner.loader.stores.items()}
+    whole_mib = device_memory(runner.mesh) // 2**20 * 2**20
+    loader = make_loader(runner, (size["states"] + size["egemaps"] + 1) / whole_mib)
     loader.load(1, ["mel", "egemaps"], normalise=NORMALISE)
     data = loader.load(1, ["states", "egemaps"], normalise=NORMALISE)
     assert not data.on_disk
@@ -134,21 +134,21 @@ def test_views_that_are_not_requested_make_room_first(study, reads):
     assert reads == ["mel", "egemaps", "states"]
 
 
-def test_normalisers_are_those_of_the_fold_without_extra_corpora(study, make_study):
-    foreign = make_study(
+def test_normalisers_are_those_of_the_fold_without_extra_corpora(runner, make_runner):
+    foreign = make_runner(
         runs="extra", views=(*VIEWS, STATES), corpus=replace(small_corpus(3), name="foreign")
     )
-    extra = ExtraCorpus(foreign.corpus, foreign.stores)
+    extra = ExtraCorpus(foreign.corpus, foreign.loader.stores)
     views = ["mel", "egemaps", "states"]
-    alone = make_loader(study).load(1, views, normalise=NORMALISE)
-    together = make_loader(study).load(1, views, normalise=NORMALISE, extra_corpora=[extra])
+    alone = make_loader(runner).load(1, views, normalise=NORMALISE)
+    together = make_loader(runner).load(1, views, normalise=NORMALISE, extra_corpora=[extra])
     assert len(together.extra) == 30
     assert set(alone.normalisers) == {"mel", "egemaps"}
     for view, normaliser in alone.normalisers.items():
         jax.tree.map(
             np.testing.assert_array_equal, normaliser.to_arrays(), together.normalisers[view].to_arrays()
         )
-        store = study.stores[view]
+        store = runner.loader.stores[view]
         utterances = alone.fold.test
         values, _ = normaliser.apply(
             *store.packed([u.id for u in utterances]), [u.speaker for u in utterances]

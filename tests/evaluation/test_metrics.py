@@ -1,4 +1,4 @@
-"""UAR and WA against scikit-learn and by hand, with a class that is absent."""
+"""UAR and WA against scikit-learn and computed by hand, with a class that is absent."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, ma
 
 
 @given(PAIRS)
-def test_agrees_with_scikit_learn_when_the_classes_are_given(pairs):
+def test_metrics_agree_with_scikit_learn_when_it_knows_the_classes(pairs):
     truth, prediction = np.array(pairs).T
     assert (confusion(truth, prediction, 5) == confusion_matrix(truth, prediction, labels=range(5))).all()
     expected = recall_score(truth, prediction, labels=range(5), average="macro", zero_division=0)
@@ -20,7 +20,7 @@ def test_agrees_with_scikit_learn_when_the_classes_are_given(pairs):
     assert wa(truth, prediction) == pytest.approx(accuracy_score(truth, prediction))
 
 
-def test_by_hand_with_an_absent_class():
+def test_an_absent_class_counts_as_recall_zero():
     truth = np.array([0, 0, 0, 0, 1, 1, 2])
     prediction = np.array([0, 0, 0, 1, 1, 2, 0])
     assert recall(truth, prediction, 4).tolist() == [0.75, 0.5, 0.0, 0.0]
@@ -29,6 +29,6 @@ def test_by_hand_with_an_absent_class():
 
 
 @pytest.mark.parametrize("labels", [[0, 4], [-1, 0]])
-def test_a_label_outside_the_classes_is_named(labels):
+def test_a_label_outside_the_classes_is_refused(labels):
     with pytest.raises(ValueError, match=r"prediction holds labels .*4 classes"):
         uar(np.array([0, 1]), np.array(labels), 4)

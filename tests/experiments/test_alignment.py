@@ -23,28 +23,28 @@ def row(title: str, found: dict) -> dict:
     return {"title": title, "values": found}
 
 
-def test_a_pair_of_a_fold_is_measured_in_its_order():
-    of = pairs(60)
-    found = values(of, 0, 1, "a", "b")
+def test_values_depend_on_the_order_of_the_pair_and_on_the_fold():
+    made = pairs(60)
+    found = values(made, 0, 1, "a", "b")
     for kind in ("pretrained", "supervised", "random"):
-        assert found[f"pwcca {kind}"] == pytest.approx(pwcca(*of[kind]))
-    assert found["cka supervised"] == pytest.approx(linear_cka(*of["supervised"]))
-    assert found["pwcca pretrained"] != pwcca(*of["pretrained"][::-1])
+        assert found[f"pwcca {kind}"] == pytest.approx(pwcca(*made[kind]))
+    assert found["cka supervised"] == pytest.approx(linear_cka(*made["supervised"]))
+    assert found["pwcca pretrained"] != pwcca(*made["pretrained"][::-1])
     assert found["pwcca vectors"] < found["pwcca pretrained"]
     assert found["n"] == 60
     assert list(found) == list(HEADS)
-    assert values(of, 0, 2, "a", "b")["pwcca vectors"] != found["pwcca vectors"]
+    assert values(made, 0, 2, "a", "b")["pwcca vectors"] != found["pwcca vectors"]
 
 
-def test_a_line_is_the_mean_over_folds():
+def test_a_line_of_the_table_is_the_mean_over_folds():
     found = [values(pairs(n), 0, fold, "a", "b") for fold, n in ((1, 60), (2, 80))]
-    ((one, other, n, *cells),) = table([row("A | B", of) for of in found]).rows
+    ((one, other, n, *cells),) = table([row("A | B", of_fold) for of_fold in found]).rows
     assert (one, other, n) == ("A", "B", "70")
     for cell, name in zip(cells, list(HEADS)[1:], strict=True):
-        assert cell == f"{np.mean([of[name] for of in found]):.3f}"
+        assert cell == f"{np.mean([of_fold[name] for of_fold in found]):.3f}"
 
 
-def test_a_session_with_too_few_utterances_says_so():
+def test_the_table_says_so_where_a_session_has_too_few_utterances():
     few = values(pairs(5, d=8), 0, 1, "a", "b")
     ((_, _, _, *cells),) = table([row("A | B", few)]).rows
     assert cells[0] == "n too small"

@@ -7,12 +7,12 @@ from experiments.embeddings import draw, panel, table
 
 
 def groups(distance: float, n: int = 15) -> tuple[np.ndarray, np.ndarray]:
-    """Three emotions in 8 dimensions, each around a centre of its own."""
+    """Three emotions in 8 dimensions, each around its own centre."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(3), n)
     return distance * np.eye(8)[labels] + 0.1 * rng.normal(size=(3 * n, 8)), labels
 
 
-def test_emotions_far_apart_have_silhouette_and_neighbours_of_one_and_mixed_ones_none():
+def test_silhouette_and_neighbours_are_one_for_separate_emotions_and_near_zero_for_mixed_ones():
     x, labels = groups(10)
     apart = panel(x, labels, x, labels, 3, seed=0)
     assert apart.points.shape == (45, 2)
@@ -24,15 +24,15 @@ def test_emotions_far_apart_have_silhouette_and_neighbours_of_one_and_mixed_ones
     assert mixed.neighbours < 0.6
 
 
-def test_a_class_that_the_test_session_lacks_counts_nothing():
+def test_a_class_that_the_test_session_lacks_counts_zero_in_uar():
     """UAR over the corpus's classes: two of three are right."""
     x, labels = groups(10)
-    there = labels < 2
-    found = panel(x, labels, x[there], labels[there], 3, seed=0)
+    present = labels < 2
+    found = panel(x, labels, x[present], labels[present], 3, seed=0)
     assert found.neighbours == pytest.approx(2 / 3)
 
 
-def test_the_figure_is_the_same_file_each_time_and_names_emotions_and_numbers(tmp_path):
+def test_the_figure_is_the_same_file_each_time(tmp_path):
     x, labels = groups(10)
     found = panel(x, labels, x, labels, 3, seed=0)
     panels = {(kind, "mel"): found for kind in ("pretrained", "random")}

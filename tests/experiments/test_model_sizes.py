@@ -2,12 +2,13 @@
 
 import pytest
 
-from experiments.model_sizes import Sizes, sizes_of, table
-from pcl_jax.config import Clip, Encoders, SpeechModels
+from experiments.model_sizes import Sizes, size_table, sizes_of
+from pcl_jax.config import Encoders
+from pcl_jax.views.clip import Clip
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.model import random_model
-from pcl_jax.views.speech_models.view import SpeechModelView
+from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 
 HEAD = (128 * 256 + 256) + 2 * 256 + (256 * 128 + 128)
@@ -17,18 +18,18 @@ MEL = (7 * 64 * 32 + 32) + (5 * 32 * 64 + 64) + (3 * 64 * 128 + 128)
 
 
 @pytest.mark.parametrize(("view", "encoder"), [(EgemapsView(), EGEMAPS), (MelView(), MEL)])
-def test_by_hand(view, encoder):
+def test_parameters_of_each_network_are_those_counted_by_hand(view, encoder):
     assert sizes_of(view, Encoders(), 4) == Sizes(0, encoder, HEAD, CLASSIFIER)
 
 
-def test_all_frames_at_once_are_a_long_representation():
+def test_head_and_classifier_read_all_frames_when_they_are_flattened():
     """186 pooled frames of 128 channels go into head and classifier."""
     sizes = sizes_of(MelView(), Encoders(spectral_pool="flatten"), 4)
     wide = 186 * 128
     assert sizes == Sizes(0, MEL, HEAD + (wide - 128) * 256, wide * 4 + 4)
 
 
-def test_wav2vec2_base_has_the_papers_frozen_parameters():
+def test_wav2vec2_base_has_the_frozen_parameters_of_the_paper():
     """94.5 million, of which the 73 of the mask embedding and the like that features never use are left out;
     on top of them 13 weights and two layers of 128."""
     view = SpeechModelView("wav2vec2", config=SpeechModels(clip=Clip(duration_s=1.0)))
@@ -38,8 +39,8 @@ def test_wav2vec2_base_has_the_papers_frozen_parameters():
     assert sizes.features == pytest.approx(94.4e6, abs=0.1e6)
 
 
-def test_the_table_adds_up():
-    *_, row, all_ = table(
+def test_columns_are_the_sums_of_the_networks_that_train_or_stay_frozen():
+    *_, row, all_ = size_table(
         {"a": Sizes(1_000_000, 200_000, 30_000, 4_000), "b": Sizes(0, 100_000, 30_000, 4_000)}
     ).rows
     assert row == ("b", "0.000", "0.130", "0.104", "0.100", "0.004")

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report
-from pcl_jax.runs import records
-from tests.experiments.test_report import METHODS, made
+from tests.experiments.test_report import METHODS, made, written
 
 PROBE = "<script>console.log(`${innerWidth} wide, page ${document.documentElement.scrollWidth}`)</script>"
 
@@ -23,7 +21,7 @@ def browser() -> str:
 
 
 def look(browser: str, page: Path, width: int) -> tuple[list[str], bytes]:
-    """What the console says, and the screen as PNG."""
+    """Return what the console says, and the screen as PNG."""
     picture = page.with_suffix(".png")
     flags = (
         "headless no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking "
@@ -38,23 +36,23 @@ def look(browser: str, page: Path, width: int) -> tuple[list[str], bytes]:
 
 
 def records_of(kind: str) -> list:
-    """None; a begun sweep; all that the tables of a corpus read."""
+    """Return no records, those of a begun sweep, or all that the tables of a corpus read."""
     if kind == "empty":
         return []
     if kind == "partial":
-        return made(folds=(1,), repeats=range(2), ways=METHODS[:2])
+        return made(folds=(1,), repeats=range(2), methods=METHODS[:2])
     others = [
-        made(ways=METHODS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")
-    ] + [made(ways=METHODS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)]
+        made(methods=METHODS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")
+    ] + [
+        made(methods=METHODS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)
+    ]
     return sum(others, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
 
 
 @pytest.mark.parametrize("kind", ["empty", "partial", "full"])
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page_without_complaint(tmp_path, browser, kind, width):
-    for row in records_of(kind):
-        records.append(tmp_path, row)
-    page = report.write(tmp_path)
+    page = written(tmp_path, records_of(kind)).path
     page.write_text(page.read_text() + PROBE)
     console, picture = look(browser, page, width)
     assert len(console) == 1, console  # ours

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from pcl_jax.features.export import export
 from pcl_jax.features.extract import extract
 from pcl_jax.features.store import StoreError
 from pcl_jax.runs.checkpoint import save_arrays
-from pcl_jax.views.table import ImportedView
+from pcl_jax.views.table import TableView
+from tests.features.parts import append
 from tests.features.test_extract import Ends, corpus_of, sound
 
 DESCRIBE = {"dtype": "float32"}
@@ -80,7 +82,7 @@ def test_what_a_run_was_trained_on_is_kept(tmp_path):
     card.write_text(json.dumps({"ends features": three.name.rpartition("-")[2], "fold": 1}))
     model = tmp_path / "runs" / "c" / "finetune-fold1" / "model.safetensors"
     save_arrays(model, {"w": np.zeros(2)}, {"ends features": four.name.rpartition("-")[2]})
-    (unused,) = manage.unused(tmp_path / "f", tmp_path / "runs")
+    (unused,) = manage.unused_stores(tmp_path / "f", tmp_path / "runs")
     assert unused.folder == two
     with store.Writer(two, "ends", Ends().describe(), shard=(1, 2)):
         with pytest.raises(StoreError, match="another process is writing"):
@@ -90,6 +92,35 @@ def test_what_a_run_was_trained_on_is_kept(tmp_path):
     assert not two.exists()
     assert three.is_dir()
     assert four.is_dir()
+
+
+def test_the_stores_of_extra_corpora_and_of_corpora_with_odd_names_are_kept(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 1)
+    for name in ("c", "extra", "my/c", "other"):
+        extract(replace(corpus, name=name), [Ends()], tmp_path / "f")
+    digest = store.place(tmp_path, "c", "ends", Ends().describe()).name.rpartition("-")[2]
+    card = tmp_path / "runs" / "c" / "pretrain-fold1" / "run.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(
+        json.dumps({"ends features": digest, "feature stores": [f"c/ends-{digest}", f"extra/ends-{digest}"]})
+    )
+    odd = tmp_path / "runs" / "my%2Fc" / "finetune-fold1" / "model.safetensors"
+    save_arrays(odd, {"w": np.zeros(2)}, {"feature stores": [f"my%2Fc/ends-{digest}"]})
+    assert [unused.corpus for unused in manage.unused_stores(tmp_path / "f", tmp_path / "runs")] == ["other"]
+
+
+def test_without_a_run_or_with_one_that_cannot_be_read_nothing_is_called_unused(tmp_path):
+    extract(corpus_of(tmp_path / "audio", 1), [Ends()], tmp_path / "f")
+    with pytest.raises(StoreError, match=r"rums is no folder.*check --runs"):
+        manage.unused_stores(tmp_path / "f", tmp_path / "rums")
+    with pytest.raises(StoreError, match=r"audio holds no run.*check --runs"):
+        manage.unused_stores(tmp_path / "f", tmp_path / "audio")
+    for name in ("run.json", "model.safetensors"):
+        run = tmp_path / f"runs of {name}" / "c" / "run"
+        run.mkdir(parents=True)
+        (run / name).write_text("{")
+        with pytest.raises(StoreError, match=rf"{name} cannot be read"):
+            manage.unused_stores(tmp_path / "f", run.parents[1])
 
 
 @pytest.fixture
@@ -105,7 +136,7 @@ def segments(tmp_path) -> tuple[Corpus, store.Store]:
     )
     corpus = Corpus("c", utterances, {})
     states = [np.random.default_rng(i).normal(size=(4, 3, 5)).astype(np.float16) for i in range(3)]
-    store.append(
+    append(
         tmp_path / "s", "states", {"dtype": "float16"},
         [store.Row(u.id, "d", x) for u, x in zip(utterances, states, strict=True)],
     )  # fmt: skip
@@ -129,11 +160,22 @@ def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_pat
         ]
     assert times == [(0.0, None), (0.25, 0.75), (0.75, None)]
     assert [row["file"] for row in table] == [str(u.path) for u in corpus.utterances]
-    view = ImportedView("mine", to)
+    view = TableView("mine", to)
     result = extract(corpus, [view], tmp_path / "f")
     for utterance in corpus.utterances:
         expected = there[utterance.id][:, -1].astype(np.float32).mean(axis=0)
         np.testing.assert_allclose(result.stores["mine"][utterance.id], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_ids_that_look_like_numbers_come_back(tmp_path, suffix):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    assert corpus.utterances[0].id == "000"
+    stored = extract(corpus, [Ends()], tmp_path / "f").stores["ends"]
+    export(corpus, "ends", stored, tmp_path / f"t{suffix}")
+    found = extract(corpus, [TableView("mine", tmp_path / f"t{suffix}")], tmp_path / "f").stores["mine"]
+    for id in ("000", "001", "002"):
+        np.testing.assert_allclose(found[id], stored[id].mean(axis=0), rtol=1e-6)
 
 
 def test_a_folder_has_every_array_as_stored(segments, tmp_path):
@@ -163,13 +205,13 @@ def test_rows_are_found_by_the_end_of_a_path_and_times_however_written(segments,
         "a.wav,,,x,1,2\n"
         "b.wav,0.25,0.75,x,3,4\n"
     )
-    found = extract(corpus, [ImportedView("mine", table)], tmp_path / "f").stores["mine"]
+    found = extract(corpus, [TableView("mine", table)], tmp_path / "f").stores["mine"]
     assert {id: values.tolist() for id, values in found.items()} == {
         "x": [1, 2], "y,\"'ü": [3, 4], "z": [5, 6.5],
     }  # fmt: skip
     assert (
-        ImportedView("mine", table).describe()
-        != ImportedView("mine", write(tmp_path, "file,f\na.wav,1\n")).describe()
+        TableView("mine", table).describe()
+        != TableView("mine", write(tmp_path, "file,f\na.wav,1\n")).describe()
     )
 
 
@@ -182,7 +224,7 @@ def write(folder, text: str):
     ("text", "says"),
     [
         ("file,f\na.wav,1\n", r"no row for the utterance y"),
-        ("name,f\na.wav,1\n", "neither a column 'id' nor 'file'"),
+        ("name,f\na.wav,1\n", r"no column 'id' or 'file' .*it has 'name', 'f'"),
         ("file,label\na.wav,one\n", "no column of numbers"),
         ("file,f\na.wav,1\na.wav,2\n", r"several rows of 'a\.wav'"),
         ("", "cannot be read"),
@@ -190,21 +232,21 @@ def write(folder, text: str):
 )
 def test_a_table_that_does_not_fit_is_one_clear_error(segments, tmp_path, text, says):
     with pytest.raises(ValueError, match=says):
-        extract(segments[0], [ImportedView("mine", write(tmp_path, text))], tmp_path / "f")
+        extract(segments[0], [TableView("mine", write(tmp_path, text))], tmp_path / "f")
 
 
 def test_a_row_that_would_serve_two_utterances_is_an_error(tmp_path):
     for folder in "ab":
         sound(tmp_path / folder / "1.wav", 0)
     utterances = tuple(Utterance(f, tmp_path / f / "1.wav", 1, "s", None, 0.25) for f in "ab")
-    with pytest.raises(ValueError, match=r"row 1 of .* is as much of the utterance a as of b"):
+    with pytest.raises(ValueError, match=r"row 1 of .* fits the utterance a as well as b"):
         extract(
             Corpus("c", utterances, {}),
-            [ImportedView("m", write(tmp_path, "file,f\n1.wav,1\n"))],
+            [TableView("m", write(tmp_path, "file,f\n1.wav,1\n"))],
             tmp_path / "f",
         )
 
 
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"there is no table .*none\.csv"):
-        ImportedView("m", tmp_path / "none.csv").describe()
+        TableView("m", tmp_path / "none.csv").describe()

@@ -1,4 +1,4 @@
-"""The formulas as loops in float64: slow, and plain enough to be read against the paper."""
+"""The paper's formulas as loops in float64: slow, and simple enough to be compared with the paper by eye."""
 
 import math
 
@@ -10,15 +10,15 @@ def cosine(a, b):
     return float(a @ b) / lengths if lengths else 0.0
 
 
-def cross_entropy(similarities, own, temperature):
-    """-log softmax at `own`, Eq. (1)."""
+def cross_entropy(similarities, positive, temperature):
+    """Compute -log softmax at index `positive`, Eq. (1)."""
     logits = [s / temperature for s in similarities]
     top = max(logits)
-    return top + math.log(math.fsum(math.exp(x - top) for x in logits)) - logits[own]
+    return top + math.log(math.fsum(math.exp(x - top) for x in logits)) - logits[positive]
 
 
 def directional(anchors, candidates, temperature, anchor_present=None, candidate_present=None):
-    """Mean of Eq. (1) over the utterances that both views have; None if there are none."""
+    """Average Eq. (1) over the utterances that both views have; None if there are none."""
     n = len(anchors)
     anchor_present = [True] * n if anchor_present is None else anchor_present
     candidate_present = [True] * n if candidate_present is None else candidate_present
@@ -33,21 +33,21 @@ def directional(anchors, candidates, temperature, anchor_present=None, candidate
 
 
 def paper(views, temperature):
-    """Eq. (2) and (3) in the paper's own order of summation."""
+    """Compute Eq. (2) and (3) in the paper's order of summation."""
     k, n = len(views), len(views[0])
 
-    def of_pair(i, j):
+    def pair_loss(i, j):
         total = 0.0
         for row in range(n):
             total += cross_entropy([cosine(views[i][row], views[j][m]) for m in range(n)], row, temperature)
             total += cross_entropy([cosine(views[j][row], views[i][m]) for m in range(n)], row, temperature)
         return total / n
 
-    return sum(of_pair(i, j) for i in range(k) for j in range(k) if i != j) / math.comb(k, 2)
+    return sum(pair_loss(i, j) for i in range(k) for j in range(k) if i != j) / math.comb(k, 2)
 
 
 def pairwise(views, temperature, mask=None, weights=None):
-    """Eq. (3) with masks `[k, n]`, weights `[k, k]` and temperatures `[k, k]`."""
+    """Compute Eq. (3) with masks `[k, n]`, weights `[k, k]` and temperatures `[k, k]`."""
     k, n = len(views), len(views[0])
     mask = np.ones((k, n), bool) if mask is None else np.broadcast_to(mask, (k, n))
     temperature = np.broadcast_to(temperature, (k, k))
@@ -63,7 +63,7 @@ def pairwise(views, temperature, mask=None, weights=None):
     return 4 * total / weight if weight else 0.0
 
 
-def slope(function, at, towards, step=1e-5):
-    """Derivative of `function` at `at` in a direction, by a five-point difference: error O(step^4)."""
-    f = [function(at + m * step * towards) for m in (-2, -1, 1, 2)]
+def slope(function, point, direction, step=1e-5):
+    """Compute a directional derivative by a five-point difference, with error O(step^4)."""
+    f = [function(point + m * step * direction) for m in (-2, -1, 1, 2)]
     return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step)

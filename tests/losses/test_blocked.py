@@ -1,3 +1,5 @@
+"""The blocked sums equal the whole ones in value and gradient, within bounded memory."""
+
 from functools import partial
 
 import jax
@@ -8,14 +10,14 @@ import pytest
 from pcl_jax.losses import mean_directional_ce, pairwise_nt_xent
 
 
-def views_of(seed, k, n, d):
-    shared, own = jax.random.normal(jax.random.key(seed), (2, k, n, d))
-    return shared[:1] + own
+def random_views(seed, k, n, d):
+    shared, noise = jax.random.normal(jax.random.key(seed), (2, k, n, d))
+    return shared[:1] + noise
 
 
 @pytest.mark.parametrize(("n", "block_size"), [(48, 16), (49, 16)])
-def test_blocks_of_any_size_equal_the_whole(n, block_size):
-    views = views_of(n, 3, n, 8)
+def test_blocks_that_do_or_do_not_divide_n_equal_whole_matrices(n, block_size):
+    views = random_views(n, 3, n, 8)
     mask = jax.random.bernoulli(jax.random.key(1), 0.8, (3, n))
     temperature = jax.random.uniform(jax.random.key(2), (3, 3), minval=0.1, maxval=1)
 
@@ -58,19 +60,19 @@ def test_memory_grows_with_n_not_with_its_square():
 
 
 def test_a_second_derivative_is_refused_clearly():
-    views = views_of(0, 2, 6, 3)
+    views = random_views(0, 2, 6, 3)
     function = partial(pairwise_nt_xent, block_size=4)
     with pytest.raises(NotImplementedError, match="use block_size=None"):
         jax.eval_shape(jax.hessian(function), views)
     with pytest.raises(NotImplementedError, match="use block_size=None"):
         jax.eval_shape(jax.grad(lambda v: jnp.sum(jax.grad(function)(v) ** 2)), views)
-    # Forward mode is refused by JAX itself, in its own words.
+    # JAX itself refuses forward mode.
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jit(lambda v: jax.jvp(function, (v,), (v,))).lower(views)
 
 
-def test_under_checkpoint_and_scan():
-    views = views_of(1, 2, 10, 4)
+def test_blocks_equal_whole_matrices_under_checkpoint_and_scan():
+    views = random_views(1, 2, 10, 4)
 
     def steps(views, block_size):
         @jax.checkpoint
@@ -84,14 +86,14 @@ def test_under_checkpoint_and_scan():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_of_a_loss_that_is_used_in_part():
-    """Only some of the outputs' gradients are non-zero: one direction, a scaled loss, a sum of two."""
-    views = views_of(2, 3, 10, 4)
+def test_blocks_give_the_gradient_of_a_function_of_several_losses():
+    """Some gradients of the outputs are zero here: one direction, a scaled loss, a sum of two."""
+    views = random_views(2, 3, 10, 4)
     weights = jnp.zeros((3, 3)).at[2, 1].set(1)
 
     def function(views, block_size):
-        one = pairwise_nt_xent(views, pair_weights=weights, block_size=block_size)
-        return 3 * one + jnp.sin(pairwise_nt_xent(views[:2], block_size=block_size))
+        direction = pairwise_nt_xent(views, pair_weights=weights, block_size=block_size)
+        return 3 * direction + jnp.sin(pairwise_nt_xent(views[:2], block_size=block_size))
 
     gradients = jax.jit(lambda v: [jax.grad(function)(v, block_size) for block_size in (None, 4)])(views)
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Negatives from all devices: the value and the gradient are those of one device with the whole batch."""
+"""With negatives from all devices, value and gradient equal those of one device with the whole batch."""
 
 import os
 import socket
@@ -17,10 +17,10 @@ from jax.sharding import PartitionSpec as P
 
 from pcl_jax.losses import pairwise_nt_xent
 
-either = pytest.mark.parametrize("block_size", [None, 3], ids=["whole", "blocked"])
+whole_and_blocked = pytest.mark.parametrize("block_size", [None, 3], ids=["whole", "blocked"])
 FEATURES = jax.random.normal(jax.random.key(0), (3, 32, 6))
 MASK = jax.random.bernoulli(jax.random.key(1), 0.8, (3, 32))
-# Two kinds of parameters: of an encoder, and of the loss.
+# Two kinds of parameters: those of an encoder and those of the loss.
 PARAMETERS = (jax.random.normal(jax.random.key(2), (6, 5)), jnp.linspace(0.1, 0.5, 9).reshape(3, 3))
 
 
@@ -82,23 +82,23 @@ def pmap(local, check_vma):
         return x.reshape(3, 8, 4, *x.shape[2:]).swapaxes(0, 1)
 
     def run(parameters, features, mask):
-        out = jax.pmap(step, "data", in_axes=(None, 0, 0))(parameters, split(features), split(mask))
-        for leaf in jax.tree.leaves(out):
+        outputs = jax.pmap(step, "data", in_axes=(None, 0, 0))(parameters, split(features), split(mask))
+        for leaf in jax.tree.leaves(outputs):
             assert np.all(leaf == leaf[:1]), "devices disagree"
-        return jax.tree.map(lambda leaf: leaf[0], out)
+        return jax.tree.map(lambda leaf: leaf[0], outputs)
 
     return run
 
 
 def vmap(local, check_vma):
-    """Not a device, but the same collectives."""
+    """Use the collectives over a batch axis instead of devices."""
 
     def split(x):
         return x.reshape(3, 8, 4, *x.shape[2:]).swapaxes(0, 1)
 
     def value(parameters, features, mask):
-        each = jax.vmap(local, (None, 0, 0), axis_name="data")(parameters, split(features), split(mask))
-        return jnp.mean(each)
+        losses = jax.vmap(local, (None, 0, 0), axis_name="data")(parameters, split(features), split(mask))
+        return jnp.mean(losses)
 
     return jax.jit(jax.value_and_grad(value))
 
@@ -131,25 +131,25 @@ def assert_equal(actual, expected):
 
 
 @pytest.mark.parametrize(
-    ("way", "check_vma", "block_size"),
+    ("method", "check_vma", "block_size"),
     METHODS,
-    ids=[f"{way.__name__}-{check}-{block_size}" for way, check, block_size in METHODS],
+    ids=[f"{method.__name__}-{check}-{block_size}" for method, check, block_size in METHODS],
 )
-def test_eight_devices_equal_one(way, check_vma, block_size, whole_batch):
+def test_eight_devices_equal_one_device(method, check_vma, block_size, whole_batch):
     local = partial(loss, axis_name="data", block_size=block_size)
-    run = way(local, check_vma)
-    run = run if way is pmap else jax.jit(run)
+    run = method(local, check_vma)
+    run = run if method is pmap else jax.jit(run)
     assert_equal(run(PARAMETERS, FEATURES, MASK), whole_batch)
 
 
-def test_without_a_mask():
+def test_eight_devices_equal_one_device_without_a_mask():
     local = partial(loss, axis_name="data")
     run = jax.shard_map(jax.value_and_grad(local), mesh=mesh(), in_specs=(P(), SPLIT, None), out_specs=P())
     expected = jax.jit(jax.value_and_grad(loss))(PARAMETERS, FEATURES, None)
     assert_equal(jax.jit(run)(PARAMETERS, FEATURES, None), expected)
 
 
-def test_over_two_mesh_axes(whole_batch):
+def test_a_batch_split_over_two_mesh_axes_equals_one_device(whole_batch):
     split = P(None, ("host", "chip"))
     run = jax.shard_map(
         jax.value_and_grad(partial(loss, axis_name=("host", "chip"), block_size=3)),
@@ -160,7 +160,7 @@ def test_over_two_mesh_axes(whole_batch):
     assert_equal(jax.jit(run)(PARAMETERS, FEATURES, MASK), whole_batch)
 
 
-@either
+@whole_and_blocked
 def test_sharded_inputs_under_jit_need_no_axis_name(block_size, whole_batch):
     devices = mesh()
     arguments = [
@@ -172,8 +172,8 @@ def test_sharded_inputs_under_jit_need_no_axis_name(block_size, whole_batch):
 
 
 @pytest.mark.parametrize(("check_vma", "times"), [(True, 1), (False, 8)])
-def test_gradients_of_the_rows_themselves(check_vma, times):
-    """What is not replicated gets its own share: as it is, or once from each device."""
+def test_the_gradient_of_split_rows_is_a_share_or_a_multiple_of_it(check_vma, times):
+    """Inputs that are not replicated get the share of their device, or the sum of it over all devices."""
 
     def local(views):
         return pairwise_nt_xent(views, axis_name="data")
@@ -183,8 +183,8 @@ def test_gradients_of_the_rows_themselves(check_vma, times):
 
 
 @pytest.mark.parametrize(("check_vma", "times"), [(True, 8), (False, 1)])
-def test_the_trap_that_the_docstring_describes(check_vma, times):
-    """The mean of the gradients of *local* losses; JAX may one day change what this pins."""
+def test_pmean_of_gradients_of_local_losses_is_too_large_as_the_docstring_says(check_vma, times):
+    """This pins a behaviour of JAX, which may change."""
 
     def local(weights, features):
         return pairwise_nt_xent(jnp.tanh(features @ weights))
@@ -201,18 +201,18 @@ def test_the_trap_that_the_docstring_describes(check_vma, times):
     assert_equal(jax.jit(run)(PARAMETERS[0], FEATURES), times * expected)
 
 
-def test_everything_absent_on_one_device_and_on_all():
-    one = MASK.at[:, :4].set(False)
-    expected = jax.jit(jax.value_and_grad(loss))(PARAMETERS, FEATURES, one)
+def test_all_rows_absent_on_one_device_and_on_all_devices():
+    mask = MASK.at[:, :4].set(False)
+    expected = jax.jit(jax.value_and_grad(loss))(PARAMETERS, FEATURES, mask)
     run = jax.jit(inside(partial(loss, axis_name="data"), True))
-    assert_equal(run(PARAMETERS, FEATURES, one), expected)
+    assert_equal(run(PARAMETERS, FEATURES, mask), expected)
     value, gradient = run(PARAMETERS, FEATURES, jnp.zeros_like(MASK))
     assert value == 0
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
 
 
-def test_two_processes_of_two_devices(tmp_path):
-    """`jax.distributed` over gloo, each process holding its own half of the batch."""
+def test_two_processes_of_two_devices_equal_one_device(tmp_path):
+    """The processes communicate over gloo, and each holds half of the batch."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -240,6 +240,6 @@ def test_two_processes_of_two_devices(tmp_path):
 
     expected = jax.jit(jax.value_and_grad(two_processes.loss))(*two_processes.data())
     for rank in range(2):
-        found = np.load(tmp_path / f"{rank}.npz")
-        for way in ("jit", "shard_map"):
-            assert_equal((found[way + "_value"], found[way + "_gradient"]), expected)
+        results = np.load(tmp_path / f"{rank}.npz")
+        for method in ("jit", "shard_map"):
+            assert_equal((results[method + "_value"], results[method + "_gradient"]), expected)

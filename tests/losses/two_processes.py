@@ -1,4 +1,4 @@
-"""One of two processes: `two_processes.py ADDRESS RANK OUT`; writes the loss and gradient it sees to OUT."""
+"""One of two processes: `two_processes.py ADDRESS RANK OUT` writes its loss and gradient to OUT."""
 
 import sys
 from functools import partial
@@ -42,7 +42,7 @@ def main(address, rank, out):
         jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), x[:, half])
         for x in (features, mask)
     )
-    ways = {
+    methods = {
         "jit": jax.value_and_grad(loss),
         "shard_map": jax.shard_map(
             jax.value_and_grad(partial(loss, axis_name="data", block_size=3)),
@@ -51,11 +51,11 @@ def main(address, rank, out):
             out_specs=P(),
         ),
     }
-    found = {}
-    for name, way in ways.items():
-        value, gradient = jax.jit(way, out_shardings=NamedSharding(mesh, P()))(weights, features, mask)
-        found[name + "_value"], found[name + "_gradient"] = np.asarray(value), np.asarray(gradient)
-    np.savez(out, **found)
+    results = {}
+    for name, method in methods.items():
+        value, gradient = jax.jit(method, out_shardings=NamedSharding(mesh, P()))(weights, features, mask)
+        results[name + "_value"], results[name + "_gradient"] = np.asarray(value), np.asarray(gradient)
+    np.savez(out, **results)
 
 
 if __name__ == "__main__":

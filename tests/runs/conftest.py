@@ -11,10 +11,11 @@ import pytest
 
 from pcl_jax import config
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.devices import mesh
 from pcl_jax.features import store
-from pcl_jax.models.encoders import FunctionalsEncoder, SpectrogramEncoder
-from pcl_jax.runs.study import Study
+from pcl_jax.models.encoders import ENCODERS, FunctionalsEncoder, SpectrogramEncoder
+from pcl_jax.runs.runner import Runner, open_runner
+from pcl_jax.runs.spec import Finetune, Labels
+from tests.features.parts import append
 
 CLASSES = ("neutral", "angry", "sad", "happy")
 SETTINGS = config.Settings(
@@ -33,6 +34,8 @@ class FakeView:
     device_batch: None = None
     longest_s: None = None
     frozen_parameters: int = 0
+    full_frames: int | None = None
+    kind: str = "fake"
 
     @property
     def title(self) -> str:
@@ -44,14 +47,14 @@ class FakeView:
     def size(self, duration_s: float) -> int:
         return 0
 
-    def given(self, utterance: Utterance) -> None:
+    def precomputed(self, utterance: Utterance) -> None:
         return None
 
     def features(self, waveforms):
         raise AssertionError("nothing is extracted in these tests")
 
-    def encoder(self, config: config.Encoders) -> Any:
-        return self.encoder_of()
+
+ENCODERS["fake"] = lambda view, _: view.encoder_of()  # small networks, which are quickly compiled
 
 
 def mel_like(rng: np.random.Generator, emotion: int) -> np.ndarray:
@@ -91,7 +94,7 @@ def small_corpus(per_speaker: int = 8) -> Corpus:
     return Corpus("small", tuple(utterances), {name: (name,) for name in CLASSES})
 
 
-def small_study(
+def small_runner(
     folder: Path,
     *,
     runs="runs",
@@ -100,33 +103,47 @@ def small_study(
     corpus=None,
     seed=0,
     devices: int | None = 1,
+    memory_share: float = 0.5,
     spoil=None,
-) -> Study:
-    """Its features and runs lie in a folder."""
+    extra_corpora=None,
+) -> Runner:
+    """Open a runner whose features and runs lie in a folder."""
     corpus = corpus or small_corpus()
     stores = {}
     for view in views:
         rng = np.random.default_rng(5)
         rows = []
         for u in corpus.utterances:
-            kind = (*CLASSES, "other").index(u.emotion)
-            values = view.make(rng, kind)
-            rows.append(
-                store.Row(
-                    u.id, f"audio of {corpus.name} {u.id}", values if spoil is None else spoil(u, values)
-                )
-            )
-        place = folder / f"features-{runs}" / view.name
-        if not place.is_dir():
-            store.append(place, view.name, view.describe(), rows)
-        stores[view.name] = store.open(place)
-    return Study(corpus, {v.name: v for v in views}, stores, settings, folder / runs, mesh(devices), seed)
+            values = view.make(rng, (*CLASSES, "other").index(u.emotion))
+            values = values if spoil is None else spoil(u, values)
+            rows.append(store.Row(u.id, f"audio of {corpus.name} {u.id}", values))
+        target = folder / f"features-{runs}" / view.name
+        if not target.is_dir():
+            append(target, view.name, view.describe(), rows)
+        stores[view.name] = store.open(target)
+    return open_runner(
+        corpus,
+        {view.name: view for view in views},
+        stores,
+        settings,
+        runs=folder / runs,
+        seed=seed,
+        devices=devices,
+        memory_share=memory_share,
+        extra_corpora=extra_corpora,
+    )
 
 
 @pytest.fixture
-def make_study(tmp_path: Path) -> Callable[..., Study]:
-    """`make_study(runs=..., views=..., settings=..., corpus=..., seed=..., devices=...)`."""
-    return partial(small_study, tmp_path)
+def make_runner(tmp_path: Path) -> Callable[..., Runner]:
+    """`make_runner(runs=..., views=..., settings=..., corpus=..., seed=..., devices=...)`."""
+    return partial(small_runner, tmp_path)
+
+
+def finetune(runner: Runner, fold: int, view: str, start=None, *, frozen=False, **labels) -> dict[str, Any]:
+    """Return the record of a fine-tuning with the runner's settings."""
+    spec = Finetune(fold, view, start, frozen, Labels(**labels), runner.settings)
+    return dict(runner.run_one(spec))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 from pcl_jax import devices
 from pcl_jax.runs import checkpoint, records
-from tests.runs.conftest import small_study
+from tests.runs.conftest import small_runner
 from tests.runs.two_processes import train
 
 
@@ -45,18 +45,18 @@ def wait_for(processes: list[subprocess.Popen], code: int) -> None:
 
 
 def test_two_processes_are_one_and_only_the_first_writes(tmp_path):
-    small_study(tmp_path)  # its features
+    small_runner(tmp_path)  # its features
     wait_for(two(tmp_path), 0)
-    one = small_study(tmp_path / "one", devices=4)
+    one = small_runner(tmp_path / "one", devices=4)
     train(one)
 
-    apart, alone = (list(records.read(folder)) for folder in (tmp_path / "runs", one.runs))
+    apart, alone = (list(records.read(folder)) for folder in (tmp_path / "runs", one.ledger.runs))
     assert [row["run"] for row in apart] == [row["run"] for row in alone]
     for row, expected in zip(apart, alone, strict=True):
         assert row["best_epoch"] == expected["best_epoch"]
         assert row["confusion"] == expected["confusion"]
     (run,) = [row["run"] for row in alone if row["method"] == "pretraining"]
-    mine, theirs = (epochs(folder / run) for folder in (tmp_path / "runs", one.runs))
+    mine, theirs = (epochs(folder / run) for folder in (tmp_path / "runs", one.ledger.runs))
     assert mine[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-5)
     # Sums in another order: Adam's first steps, g / |g|, carry that from tiny gradients into the parameters.
     for one_epoch, other in zip(mine, theirs, strict=True):
@@ -67,7 +67,7 @@ def test_two_processes_are_one_and_only_the_first_writes(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_to_one_saves_and_stops_both_after_the_same_epoch(tmp_path):
-    small_study(tmp_path)
+    small_runner(tmp_path)
     processes = two(tmp_path, "100000")
     while not (saved := list(tmp_path.glob("runs/*/*/epochs.jsonl"))):
         assert [process.poll() for process in processes] == [None, None]
@@ -85,7 +85,7 @@ def epochs(run: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("processes", ["2", "3/2@localhost:1", "0/2@localhost:1", "1/2@localhost", "x"])
-def test_processes_that_cannot_be_meant_are_one_line(processes):
+def test_processes_that_cannot_be_meant_are_refused_in_one_line(processes):
     with pytest.raises(ValueError, match="neither auto nor like 2/4@HOST:PORT"):
         devices.join_processes(processes)
 

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 
@@ -9,14 +10,16 @@ from pcl_jax.runs import records
 from pcl_jax.runs.records import Record
 
 
-def record(repeat: int) -> Record:
-    return Record(
+def record(repeat: int) -> dict:
+    made = Record(
         experiment="test", corpus="small", synthetic=False, fold=1, view="mel", title="mel", views=(),
         method="supervised",
         repeat=repeat, seed=0, classes=("a", "b"), epochs=1, best_epoch=1, seconds=0.1, config_digest="c",
         params_digest="p", counts=(1, 2), utterances=4, normalise="fold", protocol="q",
-        run=f"run{repeat}", versions={}, device="cpu x 1",
+        run=f"run{repeat}", versions={}, device="cpu x 1", settings={}, features={}, recordings="r",
+        label_digest="l",
     )  # fmt: skip
+    return asdict(made)
 
 
 def test_rows_of_many_writers_stay_whole(tmp_path):

@@ -7,24 +7,23 @@ from pathlib import Path
 import jax
 
 
-def train(study) -> None:
-    """A pre-training, fine-tunings from it and beside it, a probe."""
-    from pcl_jax.runs import runner as runs
-    from pcl_jax.runs.study import Probe, Task
+def train(runner) -> None:
+    """Pre-train, fine-tune from it and from scratch, fit a probe."""
+    from pcl_jax.runs.spec import Finetune, Labels, Probe
 
-    encoders = runs.pretrain(study, 2)
-    tasks = [
-        Task(2, "egemaps", start, frozen, 0.5, repeat)
-        for start, frozen in ((None, False), (encoders, False), (encoders, True))
+    start, settings = runner.pretraining(2), runner.settings
+    runner.pretrain(start)
+    specs = [
+        Finetune(2, "egemaps", source, frozen, Labels(0.5, None, repeat), settings)
+        for source, frozen in ((None, False), (start, False), (start, True))
         for repeat in (0, 1)
     ]
-    tasks.append(Task(2, "mel", None, False, 0.5))
-    list(runs.evaluate_all(study, [*tasks, Probe(2, "mel", "probe-pretrained", encoders)]))
+    specs.append(Finetune(2, "mel", labels=Labels(0.5), settings=settings))
+    list(runner.run_all([*specs, Probe(2, "mel", "probe-pretrained", start, settings=settings)]))
 
 
 def main(processes: str, folder: str, epochs: str = "") -> None:
     from pcl_jax import devices
-    from pcl_jax.runs import runner as runs
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
@@ -32,14 +31,14 @@ def main(processes: str, folder: str, epochs: str = "") -> None:
     devices.join_processes(processes)
     assert (jax.process_count(), jax.device_count()) == (2, 4)
 
-    from tests.runs.conftest import small_study
+    from tests.runs.conftest import small_runner
 
-    study = small_study(Path(folder), devices=None)
+    runner = small_runner(Path(folder), devices=None)
     if not epochs:
-        train(study)
+        train(runner)
         return
     try:
-        runs.pretrain(study.pretraining_with(epochs=int(epochs), patience=int(epochs)), 2)
+        runner.pretrain(runner.pretraining(2, epochs=int(epochs), patience=int(epochs)))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -12,7 +12,7 @@ from pcl_jax.data.batches import Layout, balanced_batches, split
 from pcl_jax.data.ragged import pack
 from pcl_jax.devices import mesh
 from pcl_jax.models.networks import Scale, predict
-from pcl_jax.runs.study import Task
+from pcl_jax.runs.spec import Finetune, Labels
 from pcl_jax.training import finetune_step
 from pcl_jax.training.finetune import Run, finetune, init_params
 from pcl_jax.training.represent import represent
@@ -28,21 +28,21 @@ def assert_same_predictions(one, other):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-def run(study, config, *, view="mel", frozen=True, repeat=0, encoder=None):
-    data, model = study.data(1), study.model(view)
+def run(runner, config, *, view="mel", frozen=True, repeat=0, encoder=None):
+    data, model = runner.data(runner.pretraining(1)), runner.network(view, runner.settings)
     if encoder is None:
         encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)
     (result,) = finetune(
-        data, model, [Run(rows, repeat, encoder)], config, frozen=frozen, seed=0, mesh=study.mesh
+        data, model, [Run(rows, repeat, encoder)], config, frozen=frozen, seed=0, mesh=runner.mesh
     )
     return encoder, result
 
 
-def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_no_noise(make_study):
-    study = make_study()
+def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_no_noise(make_runner):
+    runner = make_runner()
     silent = replace(CONFIG, frozen_dropout=False, batch=256)
-    outcomes = [run(study, config) for config in (silent, silent, CONFIG)]
+    outcomes = [run(runner, config) for config in (silent, silent, CONFIG)]
     losses = [[row["loss"] for row in result.history] for _, result in outcomes]
     for encoder, result in outcomes:  # it is kept beside the classifier, as it came
         jax.tree.map(np.testing.assert_array_equal, result.params["encoder"], encoder)
@@ -51,43 +51,43 @@ def test_without_its_dropout_a_frozen_encoder_is_a_fixed_map_and_training_sees_n
     assert losses[0] == sorted(losses[0], reverse=True)
 
 
-def test_a_repeat_names_the_random_start(make_study):
-    study = make_study()
-    first, again, other = (run(study, CONFIG, repeat=r)[1].params["classifier"] for r in (0, 0, 1))
+def test_a_repeat_names_the_random_start(make_runner):
+    runner = make_runner()
+    first, again, other = (run(runner, CONFIG, repeat=r)[1].params["classifier"] for r in (0, 0, 1))
     same = jax.tree.map(np.array_equal, first, again)
     assert all(jax.tree.leaves(same))
     assert not np.array_equal(first["Dense_0"]["kernel"], other["Dense_0"]["kernel"])
 
 
-def test_standardising_is_blind_to_the_scale_of_the_representation(make_study):
+def test_standardising_is_blind_to_the_scale_of_the_representation(make_runner):
     """Scale the last layer of a ReLU encoder by 1000: the same predictions, which without it differ."""
-    study = make_study()
+    runner = make_runner()
     config = replace(CONFIG, standardise=True)
-    encoder, plain = run(study, config, view="egemaps")
+    encoder, plain = run(runner, config, view="egemaps")
     louder = encoder | {"Dense_1": jax.tree.map(lambda leaf: leaf * 1000, encoder["Dense_1"])}
-    _, scaled = run(study, config, view="egemaps", encoder=louder)
+    _, scaled = run(runner, config, view="egemaps", encoder=louder)
     predictions = plain.test.argmax(axis=-1)
     assert np.array_equal(predictions, scaled.test.argmax(axis=-1))
     np.testing.assert_allclose(scaled.scale.mean, plain.scale.mean * 1000, rtol=1e-4)
-    _, without = run(study, CONFIG, view="egemaps", encoder=louder)
+    _, without = run(runner, CONFIG, view="egemaps", encoder=louder)
     assert without.scale == Scale()
     assert not np.array_equal(without.test.argmax(axis=-1), predictions)
 
 
-def test_standardising_uses_training_utterances_alone(make_study):
-    study = make_study()
-    encoder, result = run(study, replace(CONFIG, standardise=True), view="egemaps")
-    data = study.data(1)
-    seen = represent(data, study.model("egemaps"), encoder, data.train, study.mesh)
+def test_standardising_uses_training_utterances_alone(make_runner):
+    runner = make_runner()
+    encoder, result = run(runner, replace(CONFIG, standardise=True), view="egemaps")
+    data = runner.data(runner.pretraining(1))
+    seen = represent(data, runner.network("egemaps", runner.settings), encoder, data.train, runner.mesh)
     np.testing.assert_allclose(result.scale.mean, seen.mean(axis=0), rtol=1e-5)
 
 
-def test_the_kept_epoch_is_the_first_best_on_validation(make_study):
-    study = make_study()
-    _, result = run(study, replace(CONFIG, epochs=8, learning_rate=1e-2), frozen=False)
+def test_the_kept_epoch_is_the_first_best_on_validation(make_runner):
+    runner = make_runner()
+    _, result = run(runner, replace(CONFIG, epochs=8, learning_rate=1e-2), frozen=False)
     scores = [row["validation_uar"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmax(scores))
-    data = study.data(1)
+    data = runner.data(runner.pretraining(1))
     truth = data.labels[data.labelled(data.validation)]
     predictions = result.validation.argmax(axis=-1)
     recalls = [np.mean(predictions[truth == c] == c) for c in range(4)]
@@ -97,39 +97,40 @@ def test_the_kept_epoch_is_the_first_best_on_validation(make_study):
 @pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", True), ("mel", False), ("states", True)])
 def test_the_model_that_is_kept_gives_the_log_probabilities_that_are_reported(
-    make_study, view, frozen, standardise
+    make_runner, view, frozen, standardise
 ):
     """One utterance at a time, from its stored features by way of the fold's normaliser."""
-    study = make_study(views=(*VIEWS, STATES))
-    _, result = run(study, replace(CONFIG, standardise=standardise), view=view, frozen=frozen)
-    data = study.data(1)
+    runner = make_runner(views=(*VIEWS, STATES))
+    _, result = run(runner, replace(CONFIG, standardise=standardise), view=view, frozen=frozen)
+    data = runner.data(runner.pretraining(1))
     rows = data.labelled(data.test)
     assert result.test.shape == (len(rows), 4)
     np.testing.assert_allclose(np.exp(result.test).sum(axis=-1), 1, rtol=1e-6)
     for row, expected in zip(rows[::5], result.test[::5], strict=True):
         utterance = next(u for u in data.fold.test if u.id == data.ids[row])
-        values, frames = study.stores[view].packed([utterance.id])
+        values, frames = runner.loader.stores[view].packed([utterance.id])
         if view in data.normalisers:
             values, _ = data.normalisers[view].apply(values, frames, [utterance.speaker])
         features = pack([values]) if frames.any() else values
-        found = predict(study.model(view), result.params, result.scale, features)
+        found = predict(runner.network(view, runner.settings), result.params, result.scale, features)
         np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", False), ("mel", True)])
-def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, frozen):
+def test_runs_that_train_at_once_end_as_each_would_alone(make_runner, view, frozen):
     """With dropout: a run's masks are named by its repeat. Their patience ends them in different epochs."""
-    study = make_study()
+    runner = make_runner()
     config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
-    data, model = study.data(1), study.model(view)
+    data, model = runner.data(runner.pretraining(1)), runner.network(view, runner.settings)
     encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
-    rows = [data.rows(study.subset(Task(1, view, fraction=0.5, repeat=repeat))) for repeat in range(3)]
+    specs = [Finetune(1, view, labels=Labels(0.5, None, repeat)) for repeat in range(3)]
+    rows = [data.rows(runner.labelled(spec)) for spec in specs]
     runs = [
         Run(rows[repeat], repeat, encoder if frozen or pretrained else None)
         for repeat in range(3)
         for pretrained in (False, True)
     ]
-    options = {"frozen": frozen, "seed": 0, "mesh": study.mesh}
+    options = {"frozen": frozen, "seed": 0, "mesh": runner.mesh}
     together = finetune(data, model, runs, config, **options)
     alone = [finetune(data, model, [run], config, **options)[0] for run in runs]
     assert len({len(result.history) for result in alone}) > 1
@@ -144,10 +145,10 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_study, view, froze
 
 
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", True), ("mel", False)])
-def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkeypatch, view, frozen):
+def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monkeypatch, view, frozen):
     """Ten runs are two for each device, six of them for nobody."""
-    study = make_study()
-    data, model = study.data(1), study.model(view)
+    runner, eight = make_runner(), make_runner(devices=8)
+    data, model = runner.data(runner.pretraining(1)), runner.network(view, runner.settings)
     encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)[:20]
     runs = [Run(rows, repeat, encoder if frozen else None) for repeat in range(10)]
@@ -162,8 +163,8 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_study, monkey
 
     monkeypatch.setattr(finetune_step, "train", watched)
     one, eight = (
-        finetune(study_data, model, runs, CONFIG, frozen=frozen, seed=0, mesh=mesh(count))
-        for count, study_data in ((1, data), (8, make_study(devices=8).data(1)))
+        finetune(fold_data, model, runs, CONFIG, frozen=frozen, seed=0, mesh=mesh(count))
+        for count, fold_data in ((1, data), (8, eight.data(eight.pretraining(1))))
     )
     (program,) = programs
     assert plain._cache_size() == len(kinds)  # no second program where a first step finds its state elsewhere

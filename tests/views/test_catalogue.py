@@ -1,11 +1,22 @@
 """Which views a run has, and with which checkpoints."""
 
+import importlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import tyro
+from flax import linen as nn
 
-from pcl_jax.config import Clip, Mel, SpeechModels
-from pcl_jax.views.catalogue import catalogue, choose
+from pcl_jax.config import Encoders
+from pcl_jax.models.encoders import ENCODERS
+from pcl_jax.views import catalogue as catalogue_module
+from pcl_jax.views.catalogue import ViewSettings, catalogue, choose
+from pcl_jax.views.clip import Clip
+from pcl_jax.views.mel import Mel, MelView
+from pcl_jax.views.speech_models.view import SpeechModels
 
 
 def folder(tmp_path, family: str, name: str = "") -> str:
@@ -18,13 +29,68 @@ def folder(tmp_path, family: str, name: str = "") -> str:
 
 
 def test_every_view_has_its_own_name_and_the_parameters_given():
-    views = catalogue(Mel(bands=80), speech=SpeechModels(clip=Clip(pad=False)), checkpoints=["untrained"])
+    views = catalogue(
+        ViewSettings(mel=Mel(bands=80), speech=SpeechModels(clip=Clip(pad=False))), checkpoints=["untrained"]
+    )
     assert [(name, view.name) for name, view in views.items()] == [
         (name, name) for name in ("mel", "egemaps", "wav2vec2", "hubert", "whisper")
     ]
     assert views["mel"].describe()["bands"] == 80
     assert views["whisper"].describe()["clip"]["pad"] is False
     assert [view.normalised for view in views.values()] == [True, True, False, False, False]
+
+
+NEW_VIEW = """
+from dataclasses import dataclass, field
+from pcl_jax.views.view import View
+
+@dataclass(frozen=True)
+class Rate:
+    frame: int = 160
+
+@dataclass(frozen=True)
+class RateView(View):
+    config: Rate = field(default_factory=Rate)
+    name = "rate"
+    kind = "vector"
+"""
+
+
+def test_a_view_with_a_parameter_is_one_file_and_one_line_in_the_catalogue(tmp_path, monkeypatch):
+    line = '    "egemaps": EgemapsView,\n'
+    source = Path(catalogue_module.__file__).read_text()
+    assert source.count(line) == 1
+    extended = source.replace(line, f'{line}    "rate": __import__("rate").RateView,\n')
+    (tmp_path / "rate.py").write_text(NEW_VIEW)
+    (tmp_path / "extended_catalogue.py").write_text(extended)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("extended_catalogue")
+    settings = tyro.cli(module.ViewSettings, args=["--rate.frame", "80", "--mel.bands", "40"])
+    views = module.catalogue(settings, ["untrained"])
+    assert views["rate"].config.frame == 80
+    assert views["mel"].config.bands == 40
+    assert list(views) == ["mel", "egemaps", "rate", "wav2vec2", "hubert", "whisper"]
+
+
+def test_the_catalogue_loads_no_heavy_library():
+    code = "import sys, pcl_jax.views.catalogue; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"jax", "flax", "librosa", "opensmile", "transformers", "pyarrow"}
+    assert not heavy & set(loaded.split())
+
+
+def test_the_kind_of_every_view_has_an_encoder():
+    for view in catalogue(checkpoints=["untrained"]).values():
+        assert isinstance(ENCODERS[view.kind](view, Encoders()), nn.Module)
+
+
+def test_flattening_needs_a_view_that_cuts_utterances_to_a_full_clip():
+    class Endless(MelView):
+        full_frames = None
+
+    assert ENCODERS["frames"](Endless(), Encoders()).pool == "mean"
+    with pytest.raises(ValueError, match="the view mel has no full clip to flatten"):
+        ENCODERS["frames"](Endless(), Encoders(spectral_pool="flatten"))
 
 
 def test_each_checkpoint_serves_its_own_family_and_untrained_the_rest(tmp_path):

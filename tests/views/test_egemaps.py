@@ -7,8 +7,9 @@ import numpy as np
 import opensmile
 import pytest
 
-from pcl_jax.config import Egemaps, Encoders
-from pcl_jax.views.egemaps import EgemapsView, functionals, names
+from pcl_jax.config import Encoders
+from pcl_jax.models.encoders import ENCODERS
+from pcl_jax.views.egemaps import Egemaps, EgemapsView, functionals, names
 
 
 def voiced(samples: int, f0_hz: float = 150.0) -> np.ndarray:
@@ -67,4 +68,4 @@ def test_describe_changes_with_every_field():
 
 def test_encoder_and_the_way_to_a_worker():
     assert pickle.loads(pickle.dumps(EgemapsView())) == EgemapsView()
-    assert EgemapsView().encoder(Encoders(init="torch")).initial == "torch"
+    assert ENCODERS["vector"](EgemapsView(), Encoders(init="torch")).initial == "torch"

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcl_jax import audio
-from pcl_jax.config import Clip, Encoders, Mel
-from pcl_jax.views.mel import MelView, kept_frames, mel_spectrogram
+from pcl_jax.config import Encoders
+from pcl_jax.models.encoders import ENCODERS
+from pcl_jax.views.clip import Clip
+from pcl_jax.views.mel import Mel, MelView, kept_frames, mel_spectrogram
 
 
 def htk_filters(mel: Mel) -> np.ndarray:
@@ -96,7 +98,7 @@ def test_no_more_zeros_than_the_kept_frames_see_make_no_difference():
     mel = Mel()
     for samples in (400, 12_345, 239_700, 239_801, 239_999, 240_000, 300_000):
         waveform = speechlike(samples)
-        padded = audio.clip(waveform, mel.clip)
+        padded = audio.clip(waveform, mel.clip.duration_s, pad=mel.clip.pad)
         assert len(padded) == 240_000
         whole = mel_spectrogram(padded, Mel(clip=Clip(pad=False)))[: kept_frames(samples, mel)]
         np.testing.assert_allclose(mel_spectrogram(waveform, mel), whole, atol=1e-4)
@@ -141,7 +143,7 @@ def test_another_rate_is_refused():
 
 
 def test_encoder_follows_the_configuration():
-    encoder = MelView().encoder(Encoders(spectral_pool="flatten", init="torch", dropout=0.5))
+    encoder = ENCODERS["frames"](MelView(), Encoders(spectral_pool="flatten", init="torch", dropout=0.5))
     assert (encoder.pool, encoder.initial, encoder.dropout, encoder.flatten_frames) == (
         "flatten",
         "torch",

@@ -7,11 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from pcl_jax.config import Clip, Encoders, SpeechModels
+from pcl_jax.config import Encoders
 from pcl_jax.data.ragged import pack
+from pcl_jax.models.encoders import ENCODERS
+from pcl_jax.views.clip import Clip
 from pcl_jax.views.speech_models import hidden_states, load
+from pcl_jax.views.speech_models.batched import bucket
 from pcl_jax.views.speech_models.model import untrained
-from pcl_jax.views.speech_models.view import SpeechModelView, bucket
+from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 
 BARE = SpeechModels(clip=Clip(duration_s=2.0, pad=False))
 PADDED = SpeechModels(clip=Clip(duration_s=2.0, pad=True))
@@ -75,15 +78,15 @@ def test_whisper_keeps_the_valid_frames_of_its_window():
 
 
 def test_what_is_compiled_is_one_program_per_bucket():
-    from pcl_jax.views.speech_models.view import _stored
+    from pcl_jax.views.speech_models.batched import _compute
 
     view = stand_in("wav2vec2", BARE)
     view.features(waveforms(16_000))
-    before = _stored._cache_size()
+    before = _compute._cache_size()
     view.features(waveforms(15_999, 15_001, 15_900))
-    assert _stored._cache_size() == before
+    assert _compute._cache_size() == before
     view.features(waveforms(17_000))
-    assert _stored._cache_size() == before + 1
+    assert _compute._cache_size() == before + 1
 
 
 def test_buckets_waste_little_and_are_few():
@@ -141,14 +144,14 @@ def test_titles_do_not_hide_an_untrained_model():
 
 
 def test_a_checkpoint_of_another_family_is_refused(monkeypatch):
-    monkeypatch.setattr("pcl_jax.views.speech_models.view.load", lambda *_, **__: untrained("hubert"))
+    monkeypatch.setattr("pcl_jax.views.speech_models.checkpoint.load", lambda *_, **__: untrained("hubert"))
     with pytest.raises(ValueError, match="is a hubert model: use it with the view 'hubert', not 'whisper'"):
         _ = SpeechModelView("whisper", "somewhere").model
 
 
 def test_the_encoder_reads_the_features():
     view = stand_in("wav2vec2", BARE)
-    encoder = view.encoder(Encoders())
+    encoder = ENCODERS[view.kind](view, Encoders())
     batch = pack(view.features(waveforms(9_001, 9_001)))
     out, variables = encoder.init_with_output(jax.random.key(0), batch)
     assert out.shape == (2, 128)

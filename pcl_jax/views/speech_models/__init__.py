@@ -6,11 +6,22 @@
     >>> hidden_states(model, np.zeros((2, 16_000), np.float32)).shape  # [n, t, h, d]
     (2, 49, 4, 64)
 
-`transformer`, `wav2vec2`, `whisper` and `model` are pure; `torch_file` and `checkpoint` read files;
-`view` is what the feature store sees.
+`transformer`, `wav2vec2`, `whisper`, `model` and `batched` are pure; `torch_file` and `checkpoint` read
+files; `view` is what the feature store sees. Importing the package loads neither jax nor flax.
 """
 
-from pcl_jax.views.speech_models.checkpoint import load
-from pcl_jax.views.speech_models.model import SpeechModel, hidden_states
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcl_jax.views.speech_models.checkpoint import load
+    from pcl_jax.views.speech_models.model import SpeechModel, hidden_states
 
 __all__ = ["SpeechModel", "hidden_states", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load`, `SpeechModel` and `hidden_states` when they are first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'checkpoint' if name == 'load' else 'model'}"), name)

@@ -1,0 +1,26 @@
+"""Training history of a run: the metrics of each epoch, as JSON lines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pcl_jax.runs.files import write_atomically
+
+FILE = "epochs.jsonl"
+
+
+class History:
+    """Metrics of the epochs of a run; the file is rewritten whole, so that it is never torn."""
+
+    def __init__(self, folder: Path, *, last_epoch: int):
+        """Read the rows that the folder has, up to an epoch: later ones are of a state that was lost."""
+        self._path = folder / FILE
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        self.rows: list[Mapping[str, Any]] = [
+            row for row in map(json.loads, lines) if row["epoch"] <= last_epoch
+        ]
+
+    def write(self) -> None:
+        """Write all rows."""
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
