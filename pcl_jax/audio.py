@@ -303,9 +303,9 @@ def _unreadable(path: Path, error: Exception) -> AudioError:
         return AudioError(path, "unreadable", f"is not readable as audio ({reason})")
     if "lost sync" in error.error_string:  # FLAC whose stream ends in the middle of a block
         return AudioError(path, "truncated", "truncated or damaged: the FLAC stream breaks off")
-    return AudioError(
-        path, "unreadable", f"is not readable as audio (libsndfile: {error.error_string.rstrip('.')})"
-    )
+    reason = error.error_string.rstrip(".")
+    remedy = _CONVERT if "not recognised" in reason else _REPLACE
+    return AudioError(path, "unreadable", f"is not readable as audio (libsndfile: {reason})", remedy)
 
 
 def _segment(path: Path, frames: int, rate: int, start_s: float, end_s: float | None) -> tuple[int, int]:
