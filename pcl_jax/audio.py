@@ -100,8 +100,9 @@ def read(
 ) -> Waveform:
     """Read a file, or a segment of it, as a mono waveform.
 
-    Accepts any format of libsndfile (WAV, FLAC, OGG, MP3, ...), rate and channel count. Channels are
-    averaged, then resampled by soxr (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
+    Accepts every format of libsndfile in which a truncated file can be told from a whole one (WAV, FLAC,
+    OGG, MP3, AIFF, CAF, AU, ...), any rate and channel count. Channels are averaged, then resampled by soxr
+    (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
 
     Args:
         path: File to read.
