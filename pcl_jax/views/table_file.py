@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"\s*[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)\
 class FeatureTable(NamedTuple):
     """The content of a feature table."""
 
-    index: Mapping[str, list[Any]]
+    index_columns: Mapping[str, list[Any]]
     """Cells of the index columns that there are: text, or seconds (durations in Parquet)."""
     values: Float32[np.ndarray, "n d"]
     """The features; NaN where a cell is blank."""
@@ -52,7 +52,9 @@ def read_features(path: Path) -> FeatureTable:
             column of numbers; a column of numbers has no name, a name twice, or the name of a row number, a
             label or a speaker; a cell among numbers is no finite number.
     """
-    if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
+    if not path.is_file():
+        raise ValueError(f"there is no table {path}")
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"{path} is no .csv or .parquet file")
     try:
         table = _read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)

@@ -99,7 +99,7 @@ def read_architecture(
         ValueError: Names the field that asks for something these models do not have.
     """
     content = read_json(config_file)
-    family = content.get("model_type")
+    family: Any = content.get("model_type")
     if family not in DEFAULT_CHECKPOINTS:
         raise ValueError(
             f"{config_file}: model_type {family!r} is not supported; supported are "
