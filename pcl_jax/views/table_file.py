@@ -143,15 +143,15 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Float32[np.ndarr
 
 def _parse(path: Path, name: str, cells: list[str | None]) -> np.ndarray | None:
     """Convert text to numbers; None if most of it is something else."""
-    given = [(row, cell) for row, cell in enumerate(cells) if cell is not None and cell.strip()]
+    filled = [(row, cell) for row, cell in enumerate(cells) if cell is not None and cell.strip()]
     # A decimal comma is a number to its author.
-    like_numbers = [bool(_NUMBER.fullmatch(cell.replace(",", "."))) for _, cell in given]
-    if 2 * sum(like_numbers) <= len(given):
+    like_numbers = [bool(_NUMBER.fullmatch(cell.replace(",", "."))) for _, cell in filled]
+    if 2 * sum(like_numbers) <= len(filled):
         return None
-    for row, cell in given:
+    for row, cell in filled:
         if not _NUMBER.fullmatch(cell):
             raise ValueError(f"{path}: column {name!r}, row {row + 1} is {cell!r}, which is no number")
     numbers = np.full(len(cells), np.nan)
-    for row, cell in given:
+    for row, cell in filled:
         numbers[row] = float(cell)
     return numbers

@@ -1,4 +1,4 @@
-"""The example of a new view runs, and its view is the few lines that the README promises."""
+"""The example of a new view runs, and its view is the few lines that the documentation promises."""
 
 import ast
 import subprocess

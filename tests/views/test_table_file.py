@@ -58,7 +58,7 @@ def test_row_numbers_labels_and_speakers_are_no_features(tmp_path, suffix, name)
         read_features(path)
 
 
-def test_features_whose_names_hold_such_a_word_beside_others_are_taken(tmp_path):
+def test_features_whose_names_hold_such_a_word_and_others_are_taken(tmp_path):
     names = [
         "F0semitoneFrom27.5Hz_sma3nz_amean",
         "equivalentSoundLevel_dBp",
