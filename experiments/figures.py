@@ -107,6 +107,7 @@ def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figu
         rows: supervised and tuned runs.
         counts: name of what was pre-trained on -> number of utterances; "none" is supervised.
     """
+    rows = [row for row in rows if method_of(row) in ("supervised", "tuned")]
     x = np.array(list(counts.values()))
     figure, panels = _panels(views(rows))
     for axis, view in panels:

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 
 from pcl_jax.arrays import flatten
-from pcl_jax.config import TRAINING_VERSION
 
 FILE = "records.jsonl"
 Row = Mapping[str, Any]
@@ -100,7 +99,7 @@ class Record:
     label_digest: str
     """Digest of the class of each utterance and of the names of the classes."""
     skipped: int = 0
-    """Utterances that were left out on request, because their audio is bad."""
+    """Utterances that the data claim and that were left out on request: their audio is missing or bad."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str
@@ -113,7 +112,7 @@ class Record:
 def versions() -> dict[str, str]:
     """Return the versions of all that makes a number; with the commit where the code is a checkout."""
     names = ("pcl-jax", "jax", "flax", "optax", "numpy", "librosa", "opensmile", "scikit-learn")
-    found = {"python": platform.python_version(), "training": str(TRAINING_VERSION)}
+    found = {"python": platform.python_version()}
     return found | {name: version(name) for name in names} | _commit()
 
 

@@ -15,10 +15,11 @@ SWEEP = '''
 """Learning rates of fine-tuning."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from experiments.experiment import Exhibit, Experiment, main
 from pcl_jax.commands import flags
-from pcl_jax.runs.plan import label_efficiency
+from pcl_jax.runs.spec import Finetune
 from pcl_jax.runs.summary import group_rows, score_texts, scores_of
 from pcl_jax.runs.tables import Table
 
@@ -34,7 +35,8 @@ def plan(runner, command):
     for rate in command.rates:
         finetuning = replace(runner.settings.finetuning, learning_rate=rate)
         settings = replace(runner.settings, finetuning=finetuning)
-        yield from label_efficiency(map(runner.pretraining, command.folds), settings, {1.0: 1}, probes=False)
+        for fold, view in product(command.folds, runner.views):
+            yield Finetune(fold, view, settings=settings)
 
 
 def select(rows, choice):

@@ -81,6 +81,11 @@ def test_shares_that_would_print_alike_are_two_cells():
     assert found == {"2%": "30.0", "2.4%": "90.0"}
 
 
+def test_two_runs_of_one_cell_are_refused():
+    with pytest.raises(ValueError, match="two runs of fold 1, repeat 0 in one cell; one is b"):
+        table([record(1, 0, "supervised", 0.5, run=name) for name in "ab"])
+
+
 def test_one_more_run_on_a_further_fold_drops_nothing():
     """Four folds with three repeats, and the first run of a fifth fold."""
     rows = [record(fold, repeat, "supervised", 0.5) for fold in (1, 2, 3, 4) for repeat in range(3)]
