@@ -65,9 +65,10 @@ def read_features(path: Path) -> FeatureTable:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} has two columns of the name {twice[0]!r}: rename or remove one")
     if not {"id", "file"} & set(names):
-        listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+        listed = ", ".join(repr(name[:40]) for name in names[:5]) + (", ..." if len(names) > 5 else "")
         raise ValueError(
-            f"{path} has no column 'id' or 'file' that says to whom a row belongs (it has {listed})"
+            f"{path} has no column 'id' or 'file' that names the utterance of a row; separated by commas, "
+            f"it has {listed}"
         )
     if not table.num_rows:
         raise ValueError(f"{path} has no rows: give one per utterance")

@@ -99,7 +99,7 @@ def test_blank_cells_are_values_that_are_missing(tmp_path):
         ('id,f\na,1\nb,"2\nc,3\nd,4"\n', r"column 'f', row 2: the cell holds a line break"),
         ("id,f\na,1\nb,2,3\n", "cannot be read"),
         ("id,f\na,1\nb\n", "cannot be read"),
-        ("id;f\na;1\n", r"no column 'id' or 'file' .*it has 'id;f'"),
+        ("id;f\na;1\n", r"no column 'id' or 'file' .*separated by commas, it has 'id;f'"),
         ("id,f\n", "has no rows"),
         ("id,f,f\na,1,2\n", "two columns of the name 'f'"),
         ("id,word\na,b\n", "no column of numbers"),
