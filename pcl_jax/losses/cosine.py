@@ -11,7 +11,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-Views = Mapping[str, Num[ArrayLike, "n d"]] | Sequence[Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
+NamedViews = Mapping[str, Num[ArrayLike, "n d"]]
+NumberedViews = Sequence[Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
+Views = NamedViews | NumberedViews
 Mask = Bool[ArrayLike, " n"] | Bool[ArrayLike, "k n"]
 
 

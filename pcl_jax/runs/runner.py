@@ -426,7 +426,7 @@ class Runner:
                 "classes": self.corpus.classes,
                 "counts": tuple(map(labels.count, range(len(self.corpus.classes)))),
                 "utterances": len(labels),
-                "skipped": len(self.skipped),
+                "skipped": len(self.skipped) + self.corpus.left_out.count,
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
                 "protocol": self.protocol.data,

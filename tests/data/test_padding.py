@@ -70,13 +70,13 @@ def params(pool):
     }
 
 
-def represent_all(study, params, pool: str, memory_share: float) -> dict[str, np.ndarray]:
+def represent_all(runner, params, pool: str, memory_share: float) -> dict[str, np.ndarray]:
     """Return the representations of 24 utterances in batches of 7, the last of which has three."""
-    loader = FoldLoader(study.corpus, study.folds, study.stores, study.mesh, memory_share)
-    data = loader.load(1, list(study.stores), normalise={}, fixed_lengths=fixed_lengths(encoders_of(pool)))
+    loader = FoldLoader(runner.corpus, runner.loader.folds, runner.loader.stores, runner.mesh, memory_share)
+    data = loader.load(1, list(runner.views), normalise={}, fixed_lengths=fixed_lengths(encoders_of(pool)))
     assert set(data.on_disk) == ({"mel", "states"} if memory_share == 0 else set())
-    found: dict[str, list[np.ndarray]] = {view: [] for view in study.stores}
-    for batch in data.batches(np.arange(24), 7, study.mesh, drop_last=False):
+    found: dict[str, list[np.ndarray]] = {view: [] for view in runner.views}
+    for batch in data.batches(np.arange(24), 7, runner.mesh, drop_last=False):
         present = np.asarray(batch.rows).ravel() >= 0
         for view, values in encode_batch(
             params, batch.features, batch.rows, **batch.static, pool=pool
@@ -126,21 +126,21 @@ def clean(utterance, values):
 @pytest.mark.parametrize("memory_share", [0.5, 0.0])
 @pytest.mark.parametrize("devices", [1, 2, 3, 5, 8])
 def test_a_representation_is_the_definition_on_its_utterance_and_blind_to_all_others(
-    make_study, params, pool, devices, memory_share
+    make_runner, params, pool, devices, memory_share
 ):
     """The first utterance is changed: padding frames are read from its place."""
-    study = make_study(views=views_of(pool), devices=devices, spoil=clean)
-    found = represent_all(study, params, pool, memory_share)
-    ids = [u.id for u in study.folds[1].train]
+    runner = make_runner(views=views_of(pool), devices=devices, spoil=clean)
+    found = represent_all(runner, params, pool, memory_share)
+    ids = [u.id for u in runner.loader.folds[1].train]
     for view, values in found.items():
-        expected = [BY_HAND[view](params[view], study.stores[view][id], pool) for id in ids[:24]]
+        expected = [BY_HAND[view](params[view], runner.loader.stores[view][id], pool) for id in ids[:24]]
         np.testing.assert_allclose(values, expected, rtol=2e-3, atol=2e-4)
 
     def louder(utterance, values):
         return clean(utterance, values) * (100 if utterance.id == ids[0] else 1)
 
     changed = represent_all(
-        make_study(runs="changed", views=views_of(pool), devices=devices, spoil=louder),
+        make_runner(runs="changed", views=views_of(pool), devices=devices, spoil=louder),
         params, pool, memory_share,
     )  # fmt: skip
     for view, values in found.items():
