@@ -1,4 +1,4 @@
-"""Figure 4: does it matter which emotions the unlabelled speech holds?
+r"""Figure 4: does it matter which emotions the unlabelled speech holds?
 
     python -m experiments.pretraining_data --corpus ravdess --root DIR --targets neutral angry sad happy
 
