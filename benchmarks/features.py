@@ -1,6 +1,6 @@
 """How fast the feature store reads random utterances: against memcpy, and one padded .npy per utterance.
 
-    python benchmarks/features.py --folder DIR    (8 GB of disk there, and as much memory for the page cache)
+    python benchmarks/features.py --folder DIR    (8 GB of disk stored, and as much memory for the page cache)
 
 Hidden states of wav2vec 2.0 base, float16 [t, 13, 768], durations as IEMOCAP's (log-normal, mean 4.5 s, 0.6
 to 15 s). The peers' layout is one .npy per utterance, padded to 15 s (749 frames). Each round reads the same
@@ -28,19 +28,20 @@ BATCH = 32
 
 
 def durations(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames of 20 ms."""
+    """Draw the numbers of frames (20 ms each) of `count` utterances."""
     seconds = np.clip(np.exp(rng.normal(np.log(4.5) - 0.6**2 / 2, 0.6, count)), 0.6, 15)
     return np.minimum((seconds * 50).astype(int), LONGEST)
 
 
 def rate(bytes_read: int, read: Callable[[], object]) -> float:
-    """GB/s."""
+    """Measure a read in GB/s."""
     start = time.perf_counter()
     read()
     return bytes_read / (time.perf_counter() - start) / 1e9
 
 
 def main() -> None:
+    """Write a store and .npy files, and print the rates of reading them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--utterances", type=int, default=400)
@@ -61,12 +62,12 @@ def main() -> None:
                     padded[: frames[number]] = values
                     np.save(folder / f"{number}.npy", padded)
                 writer.write(rows)
-        there = store.open(folder / "store")
+        stored = store.open(folder / "store")
         frame = int(np.prod(SHAPE)) * 2
-        size, parts = there.bytes_on_disk / 1e9, len(store.parts(there.folder))
+        size, parts = stored.bytes_on_disk / 1e9, len(store.parts(stored.folder))
         print(f"{len(frames)} utterances, {size:.2f} GB in {parts} parts")
 
-        first = [rate(there[id].nbytes, lambda id=id: there.packed([id])) for id in there]
+        first = [rate(stored[id].nbytes, lambda id=id: stored.packed([id])) for id in stored]
         rates = {"first touch": first}
         buffer = np.ones((BATCH * LONGEST, *SHAPE), np.float16)
         for _ in range(arguments.rounds):
@@ -75,19 +76,19 @@ def main() -> None:
             source = np.ones(bytes_read, np.uint8)
             target = np.ones_like(source)
             ids = [str(number) for number in batch]
-            ways = {
-                "store, buffer": lambda ids=ids: there.packed(ids, out=buffer),
-                "store, fresh": lambda ids=ids: there.packed(ids),
+            methods = {
+                "store, buffer": lambda ids=ids: stored.packed(ids, out=buffer),
+                "store, fresh": lambda ids=ids: stored.packed(ids),
                 "memcpy": lambda t=target, s=source: np.copyto(t, s),
                 "padded .npy": lambda b=batch: np.stack([np.load(folder / f"{n}.npy") for n in b]),
             }
-            for name, read in ways.items():
+            for name, read in methods.items():
                 rates.setdefault(name, []).append(rate(bytes_read, read))
         for name, found in rates.items():
             print(f"{name:14s} {statistics.median(found):6.2f} GB/s")
-        for one, other in (("store, buffer", "memcpy"), ("store, fresh", "padded .npy")):
-            ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
-            print(f"{one} / {other}: {statistics.median(ratios):.2f}")
+        for first_name, second_name in (("store, buffer", "memcpy"), ("store, fresh", "padded .npy")):
+            ratios = [a / b for a, b in zip(rates[first_name], rates[second_name], strict=True)]
+            print(f"{first_name} / {second_name}: {statistics.median(ratios):.2f}")
 
         many = folder / "many"
         names = [f"utterance-{number:05d}" for number in range(10_000)]

@@ -1,4 +1,4 @@
-"""How fast the features of wav2vec 2.0 base are made: ours against Hugging Face's torch, padded against bare.
+"""Speed of the features of wav2vec 2.0 base: ours against Hugging Face's torch, padded against bare.
 
     python benchmarks/speech_models.py --torch PYTHON    with the Python of an environment that has
                                                          speech_models_torch.py's dependencies
@@ -30,13 +30,13 @@ SAMPLING_RATE = 16_000
 
 
 def iemocap_like(count: int, rng: np.random.Generator) -> list[int]:
-    """Samples per utterance; sigma 0.6 gives IEMOCAP's spread (quartiles near 2.5 and 5.6 s)."""
+    """Draw the samples of each utterance; sigma 0.6 gives IEMOCAP's spread (quartiles near 2.5 and 5.6 s)."""
     durations_s = np.exp(rng.normal(np.log(4.5) - 0.6**2 / 2, 0.6, count))
     return [int(s * SAMPLING_RATE) for s in np.clip(durations_s, 0.6, 15)]
 
 
 def flop(a: Wav2Vec2Architecture, samples: int) -> float:
-    """Of the products, for one bare utterance: two per multiplication."""
+    """Count the operations of the products for one bare utterance: two per multiplication."""
     total, below = 0, 1
     t = samples
     for channels, kernel, stride in zip(a.conv_channels, a.conv_kernels, a.conv_strides, strict=True):
@@ -49,6 +49,7 @@ def flop(a: Wav2Vec2Architecture, samples: int) -> float:
 
 
 def main() -> None:
+    """Measure and print the rates of all alternatives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--torch", help="Python of torch's environment")
     parser.add_argument("--audio", type=Path, help="folder of wav files to take the durations from")

@@ -43,7 +43,7 @@ from pcl_jax.devices import mesh
 from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import Classifier
 from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
-from pcl_jax.training import finetune, pretrain
+from pcl_jax.training import finetune, parallel_runs, pretrain
 
 ENCODERS = {"mel": SpectrogramEncoder(), "egemaps": FunctionalsEncoder(), "wav2vec2": HiddenStatesEncoder()}
 VALIDATION = 128
@@ -227,7 +227,7 @@ def sweep(corpus: str, view: str, epochs: int, rounds: int, torch: str | None) -
     def ours(epochs: int) -> float:
         """Seconds a run."""
         settings = config.Finetuning(epochs=epochs, patience=epochs + 1)
-        size = finetune.max_runs_per_program(data, model, on, frozen=False)
+        size = parallel_runs.max_runs_per_program(data, model, on, frozen=False)
         began = time.perf_counter()
         for first in range(0, len(runs), size):
             finetune.finetune(

@@ -59,7 +59,7 @@ def to_rest(app, what, name, obj, options, lines):
     # Napoleon takes what stands before a colon for a type; a leading colon says that there is none.
     text = re.sub(r"(?m)^( *(?:Returns|Yields):\n +)(?=\S)", r"\1: ", text)
     if what in ("attribute", "data", "property"):
-        text = f": {text}"
+        text = "" if text.startswith("Alias for field number") else f": {text}"
     lines[:] = text.split("\n")
 
 

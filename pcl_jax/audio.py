@@ -1,14 +1,16 @@
 """Audio file -> mono float32 waveform at 16 kHz, or one line that says what is wrong with the file.
 
 libsndfile reads the first half of a truncated file without an error. So the length in a file's header is
-compared with the samples in the file: half an utterance must never pass for a whole one.
+compared with the samples in the file: half an utterance must never pass for a whole one. Where the header
+has no length, or the decoder estimates it, samples are counted by decoding.
 """
 
 import hashlib
 import os
-import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -16,6 +18,8 @@ import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float32
+
+from pcl_jax import containers
 
 Waveform: TypeAlias = Float32[np.ndarray, " samples"]
 """Mono, 16 kHz, in [-1, 1]."""
@@ -35,7 +39,23 @@ Fault = Literal[
 _SEGMENT_TOLERANCE_S = 0.01
 _SILENCE = 2.0**-15
 _LOUDEST = 8.0
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 _REPLACE = "copy the file again from its source, or pass --on-bad-audio skip"
+_CONVERT = "convert it to WAV or FLAC, or pass --on-bad-audio skip"
+_BLOCK = 2**18
+"""Samples decoded at once: the number in a damaged header must not decide how much memory is taken."""
+_UNCOUNTED = 2**63 - 1
+"""Length that libsndfile gives when it knows none."""
+_CHECKED_FORMATS = {
+    "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "VOC", "AVR", "WVE",
+    "FLAC", "OGG", "MP3",
+}  # fmt: skip
+"""Formats of libsndfile in which a truncated file can be told from a whole one."""
+_POINTERS = {
+    b"version https://git-lfs.github.com/spec/": "git lfs pull",
+    b"/annex/objects/": "git annex get .",
+}
+"""First bytes of a file that stands for another one -> command that fetches that one."""
 
 
 class AudioError(ValueError):
@@ -48,7 +68,7 @@ class AudioError(ValueError):
 
     def __str__(self) -> str:
         """Return file, fault and remedy in one line."""
-        return f"{self.path}: {self.fault}; {self.remedy}"
+        return one_line(f"{self.path}: {self.fault}; {self.remedy}")
 
 
 class AudioErrors(ValueError):
@@ -63,6 +83,16 @@ class AudioErrors(ValueError):
         """Return a heading and one line per file."""
         lines = [f"{len(self.errors)} audio files cannot be used:", *map(str, self.errors)]
         return "\n  ".join(lines)
+
+
+def one_line(text: str) -> str:
+    r"""Escape what would break a line or cannot be printed: control characters, bytes that are no text.
+
+    Example:
+        >>> print(one_line("a\nb"))
+        a\nb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read(
@@ -88,21 +118,21 @@ def read(
             samples are NaN, infinite or far beyond full scale; the segment is silent or shorter than
             400 samples.
     """
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            start, stop = _segment(path, file.frames, rate, start_s, end_s)
+    with _opened(path) as (file, frames):
+        rate = file.samplerate
+        if frames is None:
+            waveform = _decode(file)
+            start, stop = _segment(path, len(waveform), rate, start_s, end_s)
+            waveform = waveform[start:stop]
+        else:
+            start, stop = _segment(path, frames, rate, start_s, end_s)
             if start:
                 file.seek(start)
-            samples = file.read(stop - start, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from None
-    if len(samples) < stop - start:
+            waveform = _decode(file, stop - start)
+    if len(waveform) < stop - start:
         raise AudioError(
-            path, "truncated", f"truncated: {stop - start} samples promised, {len(samples)} can be read"
+            path, "truncated", f"truncated: {stop - start} samples promised, {len(waveform)} can be read"
         )
-    waveform = samples.mean(axis=1, dtype=np.float32)
     _check_samples(path, waveform)
     if rate != sampling_rate:
         waveform = soxr.resample(waveform, rate, sampling_rate, quality="VHQ")
@@ -114,6 +144,20 @@ def read(
             "remove it from the corpus, or pass --on-bad-audio skip",
         )
     return np.clip(waveform, -1.0, 1.0)
+
+
+def duration_s(path: Path) -> float:
+    """Return the duration of a file in seconds, from its header or, where that has no length, by decoding.
+
+    Raises:
+        AudioError: The file is missing, unreadable, empty or shorter than its header says. A FLAC, MP3 or Ogg
+            file may still turn out to be damaged when it is decoded.
+    """
+    with _opened(path) as (file, frames):
+        count = len(_decode(file)) if frames is None else frames
+        if count == 0:
+            raise AudioError(path, "empty", "holds no samples")
+        return count / file.samplerate
 
 
 def clip(waveform: Waveform, duration_s: float, *, pad: bool) -> Float32[np.ndarray, " clipped"]:
@@ -162,18 +206,101 @@ def _file_digest(path: Path) -> str | AudioError:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return _missing(path, error)
 
 
-def _missing(path: Path, error: OSError) -> AudioError:
-    fault = (
-        "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error.strerror})"
-    )
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
+    """Open a file that passes `_check_file`; yield its decoder and length in samples, None where unknown.
+
+    A decoder raises more than `LibsndfileError` (MemoryError, ValueError, RuntimeError, ...): whatever it
+    raises becomes an `AudioError`.
+    """
+    try:
+        with ExitStack() as stack:
+            tags = _check_file(path)
+            file = stack.enter_context(soundfile.SoundFile(path))
+            if file.format not in _CHECKED_FORMATS:
+                fault = f"is a {file.format} file: whether it is whole cannot be checked"
+                raise AudioError(path, "unreadable", fault, _CONVERT)
+            if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
+                fault = f"has a sampling rate of {file.samplerate} Hz"
+                raise AudioError(path, "unreadable", fault, _CONVERT)
+            if file.format == "MP3":
+                # Without a Xing header libsndfile estimates the length, and reads no further. From a pipe
+                # it takes the header's count, or knows that there is none and reads all there is.
+                piped = stack.enter_context(_piped(path, tags))
+                if piped.frames == _UNCOUNTED:
+                    yield piped, None
+                    return
+            elif file.frames == _UNCOUNTED:
+                yield stack.enter_context(_Stream(path)), None
+                return
+            yield file, file.frames
+    except AudioError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+class _Stream(soundfile.SoundFile):
+    """Decoder that never seeks: soundfile does after each block, and fails at the end of such a FLAC."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _piped(path: Path, start: int) -> Iterator[soundfile.SoundFile]:
+    """Open a file as if it came through a pipe, from the offset `start` in bytes."""
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        try:
+            with open(writer, "wb") as pipe, path.open("rb") as content:
+                content.seek(start)
+                while block := content.read(2**16):
+                    pipe.write(block)
+        except OSError:
+            pass  # the decoder has closed its end, having read enough
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    try:
+        with soundfile.SoundFile(reader, closefd=False) as file:
+            yield file
+    finally:
+        os.close(reader)
+        thread.join()
+
+
+def _decode(file: soundfile.SoundFile, samples: int | None = None) -> Waveform:
+    """Decode up to `samples` samples, or all that are there, averaged over channels."""
+    parts: list[np.ndarray] = []
+    count = 0
+    while samples is None or count < samples:
+        wanted = _BLOCK if samples is None else min(_BLOCK, samples - count)
+        block = file.read(wanted, dtype="float32", always_2d=True)
+        parts.append(block.mean(axis=1, dtype=np.float32))
+        count += len(block)
+        if len(block) < wanted:
+            break
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _missing(path: Path, error: OSError | ValueError) -> AudioError:
+    if isinstance(error, FileNotFoundError):
+        fault = "does not exist"
+    else:
+        fault = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
     return AudioError(path, "missing", fault, "check --root, or pass --on-bad-audio skip")
 
 
-def _unreadable(path: Path, error: soundfile.LibsndfileError) -> AudioError:
+def _unreadable(path: Path, error: Exception) -> AudioError:
+    if not isinstance(error, soundfile.LibsndfileError):
+        reason = str(error) or type(error).__name__
+        return AudioError(path, "unreadable", f"is not readable as audio ({reason})")
     if "lost sync" in error.error_string:  # FLAC whose stream ends in the middle of a block
         return AudioError(path, "truncated", "truncated or damaged: the FLAC stream breaks off")
     return AudioError(
@@ -216,40 +343,40 @@ def _check_samples(path: Path, waveform: Waveform) -> None:
         )
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what libsndfile accepts: an empty file, and a WAV or OGG that ends before its header says."""
+def _check_file(path: Path) -> int:
+    """Refuse what libsndfile accepts: an empty file, and one that ends before its header says.
+
+    Returns:
+        Length of the ID3v2 tags at the head of the file, in bytes.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a file")
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise AudioError(path, "empty", "has zero length")
-            magic = file.read(12)
-            if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-                _check_wav(path, file, size)
-            elif magic[:4] == b"OggS":
-                _check_ogg(path, file, size)
-    except OSError as error:
+            _check_content(path, file, os.fstat(file.fileno()).st_size)
+            return containers.id3_length(file)
+    except (OSError, ValueError) as error:
+        if isinstance(error, AudioError):
+            raise
         raise _missing(path, error) from None
 
 
-def _check_wav(path: Path, file: BinaryIO, size: int) -> None:
-    while len(header := file.read(8)) == 8:
-        chunk, length = struct.unpack("<4sI", header)
-        if chunk == b"data":
-            present = size - file.tell()
-            # Programs that write into a pipe cannot know the length and put a huge one there.
-            if present < length < 0x7FFF0000:
-                fault = f"truncated: the header promises {length} bytes of samples, {present} are there"
-                raise AudioError(path, "truncated", fault)
-            return
-        file.seek(length + length % 2, os.SEEK_CUR)
-
-
-def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:
-    file.seek(max(0, size - 2**17))  # a page is shorter than 64 KiB
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    end_of_stream = len(page) > 27 and page[5] & 4
-    lengths = page[27 : 27 + page[26]] if end_of_stream else b""
-    if not end_of_stream or len(page) < 27 + len(lengths) + sum(lengths):
-        raise AudioError(path, "truncated", "truncated: the Ogg stream has no last page")
+def _check_content(path: Path, file: BinaryIO, size: int) -> None:
+    if size == 0:
+        raise AudioError(path, "empty", "has zero length")
+    head = file.read(64)
+    for pointer, command in _POINTERS.items():
+        if head.startswith(pointer):
+            fetch = f"fetch the audio with `{command}`, or pass --on-bad-audio skip"
+            raise AudioError(path, "unreadable", "is a pointer to audio that was not fetched", fetch)
+    if head.startswith(b"OggS"):
+        if fault := containers.ogg_fault(file, size):
+            raise AudioError(path, "truncated", fault)
+        return
+    try:
+        end = containers.end_of_samples(file, size)
+    except containers.StaleHeader as error:
+        raise AudioError(path, "truncated", f"has a wrong header: {error}", _CONVERT) from None
+    if end is not None and end > size:
+        fault = f"truncated: by the header samples end at byte {end}, the file has {size}"
+        raise AudioError(path, "truncated", fault)

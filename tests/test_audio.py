@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pcl_jax import audio
 from pcl_jax.audio import AudioError
@@ -145,12 +147,207 @@ def test_400_samples_are_enough(tmp_path):
     assert len(audio.read(write(tmp_path / "a.wav", noise(400)))) == 400
 
 
-def test_a_pipe_cannot_know_its_length_and_is_not_truncated(tmp_path):
-    path = write(tmp_path / "a.wav", noise())
+def variable_rate_mp3(path: Path, samples: np.ndarray, *, header: bool) -> Path:
+    """Write an MP3 of variable bit rate; without its Xing header, as programs write it into a pipe."""
+    write(path, samples, compression_level=0.3, bitrate_mode="VARIABLE")
+    if not header:
+        content = path.read_bytes()
+        assert b"Xing" in content[:64]
+        path.write_bytes(content[content.index(content[:2], 64) :])
+    return path
+
+
+@pytest.mark.parametrize("quiet_first", [True, False])
+def test_an_mp3_without_a_count_in_its_header_is_counted_by_decoding(tmp_path, quiet_first):
+    # The bit rate of the first frames is no measure of the others: the decoder's estimate is 2.5 times too
+    # small for one order, and too large for the other.
+    sine = 0.1 * np.sin(2 * np.pi * 300 * np.arange(16_000) / 16_000).astype(np.float32)
+    halves = [sine, noise(32_000)] if quiet_first else [noise(32_000), sine]
+    whole = audio.read(variable_rate_mp3(tmp_path / "a.mp3", np.concatenate(halves), header=True))
+    bare = variable_rate_mp3(tmp_path / "b.mp3", np.concatenate(halves), header=False)
+    estimate = soundfile.info(bare).frames
+    assert abs(estimate - 48_000) > 6000
+    waveform = audio.read(bare)
+    # The header says too how many samples of the codec's delay to drop; without it they stay.
+    assert 48_000 <= len(waveform) <= 48_000 + 3 * 576
+    assert audio.duration_s(bare) == len(waveform) / 16_000
+    delay = len(waveform) - len(whole)
+    lags = [np.corrcoef(waveform[lag : lag + 46_000], whole[:46_000])[0, 1] for lag in range(delay + 1)]
+    assert max(lags) > 0.99
+    np.testing.assert_array_equal(audio.read(bare, start_s=1.5, end_s=2.0), waveform[24_000:32_000])
+    with pytest.raises(AudioError, match=r"segment 2.0 s to 4.0 s lies outside the file's 3\.\d+ s"):
+        audio.read(bare, start_s=2.0, end_s=4.0)
+
+
+def test_tags_before_an_mp3_do_not_matter(tmp_path):
+    for header in (True, False):
+        bare = variable_rate_mp3(tmp_path / "a.mp3", noise(32_000), header=header)
+        expected = audio.read(bare)
+        tag = b"ID3\x04\x00\x00" + bytes([0, 6, 13, 32]) + bytes(6 * 2**14 + 13 * 2**7 + 32)
+        (tmp_path / "b.mp3").write_bytes(tag + bare.read_bytes())
+        np.testing.assert_array_equal(audio.read(tmp_path / "b.mp3"), expected)
+
+
+@pytest.mark.parametrize(
+    ("container", "reason"), [("MP3", "wrong header: .* bytes follow"), ("OGG", "holds several Ogg streams")]
+)
+def test_files_joined_to_one_are_not_read_in_part(tmp_path, container, reason):
+    first, second = (write(tmp_path / f"{i}", noise(32_000, i), format=container) for i in (1, 2))
+    (tmp_path / "joined").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(AudioError, match=reason):
+        audio.read(tmp_path / "joined")
+
+
+def test_a_flac_of_unknown_length_is_counted_by_decoding(tmp_path):
+    path = write(tmp_path / "a.flac", noise(40_000))
+    expected = audio.read(path)
     content = bytearray(path.read_bytes())
-    content[40:44] = b"\xff\xff\xff\xff"
+    content[21] &= 0xF0  # 36 bits of STREAMINFO: 0 stands for unknown
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert soundfile.info(path).frames == 2**63 - 1
+    np.testing.assert_array_equal(audio.read(path), expected)
+    np.testing.assert_array_equal(audio.read(path, start_s=1.0, end_s=2.0), expected[16_000:32_000])
+    assert audio.duration_s(path) == 2.5
+
+
+CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "VOC", "AVR", "WVE"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("endian", ["FILE", "BIG"])
+def test_half_a_file_of_any_container_is_truncated_and_all_of_it_is_not(tmp_path, container, endian):
+    rate = 8000 if container == "WVE" else 16_000
+    try:
+        path = write(tmp_path / "a.wav", noise(8000), rate, format=container, endian=endian)
+    except (soundfile.LibsndfileError, ValueError):
+        assert endian == "BIG"  # a container of one byte order
+        return
+    assert audio.duration_s(path) == 8000 / rate
+    assert len(audio.read(path)) == 8000 * 16_000 // rate
+    for share in (0.9999, 0.6):
+        cut(path, share)
+        for function in (audio.read, audio.duration_s):
+            with pytest.raises(AudioError) as caught:
+                function(path)
+            assert caught.value.kind == "truncated"
+
+
+def test_formats_that_cannot_be_checked_are_refused_by_name(tmp_path):
+    for container in soundfile.available_formats().keys() - {*CONTAINERS, "FLAC", "OGG", "MP3", "RAW", "SD2"}:
+        path = write(tmp_path / "a.wav", noise(8000), format=container)
+        with pytest.raises(AudioError, match=f"is a {container} file: .*; convert it to WAV"):
+            audio.read(path)
+
+
+@pytest.mark.parametrize(
+    ("container", "offset", "length"),
+    [
+        ("WAV", 40, b"\xff\xff\xff\xff"),
+        ("WAV", 40, b"\x00\xf0\xff\x7f"),
+        ("AU", 8, b"\xff\xff\xff\xff"),
+    ],
+)
+def test_a_pipe_cannot_know_its_length_and_is_not_truncated(tmp_path, container, offset, length):
+    path = write(tmp_path / "a.wav", noise(), format=container)
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(length)] = length
     path.write_bytes(content)
     assert len(audio.read(path)) == 16_000
+    assert audio.duration_s(path) == 1.0
+
+
+def test_samples_that_the_header_does_not_count_are_not_lost_silently(tmp_path):
+    path = write(tmp_path / "a.wav", noise())
+    content = bytearray(path.read_bytes())
+    for length, reason in ((8000, "24000 bytes follow behind the samples"), (0, "it counts no samples")):
+        content[40:44] = length.to_bytes(4, "little")  # as a recorder leaves it that was switched off
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=f"wrong header: {reason}"):
+            audio.read(path)
+    # Chunks and tags behind the samples are no samples.
+    write(path, noise())
+    chunk = b"LIST" + (6000).to_bytes(4, "little") + bytes(6000)
+    path.write_bytes(path.read_bytes() + chunk + b"TAG" + b"\xe4" * 125)
+    assert len(audio.read(path)) == 16_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), ValueError("array is too big"), RuntimeError("x\ny"), OverflowError(), TypeError()],
+)
+def test_any_exception_of_a_decoder_names_the_file(tmp_path, monkeypatch, error):
+    path = write(tmp_path / "a.wav", noise())
+
+    def fail(*arguments, **options):
+        raise error
+
+    for function in ("read", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(soundfile.SoundFile, function, fail)
+            with pytest.raises(AudioError) as caught:
+                audio.read(path)
+        assert str(caught.value).startswith(f"{path}: is not readable as audio (")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_pointer_of_git_lfs_says_how_to_fetch_the_audio(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064d}\nsize 72862\n")
+    with pytest.raises(AudioError, match=r"not fetched; fetch the audio with `git lfs pull`"):
+        audio.read(path)
+
+
+def test_odd_paths_are_named_in_one_line(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    names = ["folder.wav", "line\nbreak.wav", "nul\0.wav", "long" * 100 + ".wav", "Gl\udcfcck.wav"]
+    for name in names:
+        with pytest.raises(AudioError) as caught:
+            audio.read(tmp_path / name)
+        assert caught.value.kind == "missing"
+        assert str(caught.value).isprintable()
+    assert all(
+        isinstance(digest, AudioError)
+        for digest in audio.file_digests(map(tmp_path.joinpath, names)).values()
+    )
+
+
+SEEDS = {container: container for container in [*CONTAINERS[:-1], "FLAC", "OGG", "MP3"]}
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    container=st.sampled_from(sorted(SEEDS)),
+    cut_at=st.floats(0.0, 1.0) | st.none(),
+    patches=st.lists(st.tuples(st.integers(0, 120), st.binary(min_size=1, max_size=8)), max_size=3),
+)
+def test_a_damaged_file_is_read_or_named(tmp_path_factory, container, cut_at, patches):
+    """Whatever is wrong with a file: a waveform of the header's length, or an `AudioError` of one line."""
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{container}"
+    whole = path.with_suffix(f".{container}.whole")
+    if not whole.exists():
+        write(whole, noise(8000), format=container)
+    content = bytearray(whole.read_bytes())
+    for offset, values in patches:
+        content[offset : offset + len(values)] = values
+    if cut_at is not None:
+        del content[int(cut_at * len(content)) :]
+    path.write_bytes(content)
+    result: np.ndarray | AudioError
+    try:
+        result = audio.read(path)
+    except AudioError as error:
+        result = error
+    if isinstance(result, AudioError):
+        assert str(result).startswith(f"{path}: ")
+        assert str(result).isprintable()
+    else:
+        waveform = result
+        assert len(waveform) >= audio.SHORTEST
+        assert np.isfinite(waveform).all()
+        assert np.abs(waveform).max() <= 1
+        if not patches:
+            assert len(waveform) == 8000 or container in ("OGG", "MP3")
 
 
 def test_a_digest_depends_on_content_and_segment_alone(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from pcl_jax import cli
+from pcl_jax.commands.flags import Pretrain, parse
 
 
 def pcl(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -151,7 +152,7 @@ def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, 
     soundfile.write(emodb / "03a01Wa.wav", 0.1 * np.ones(8000) * np.sin(np.arange(8000)), 16_000)
     code, out, _ = pcl(capsys, "features", "verify", *common)
     assert code == 1
-    assert "the audio of '03a01Wa' is another now" in out
+    assert "the audio of '03a01Wa' has changed since" in out
     assert "to extract: 1 utterances" in pcl(capsys, "extract", *common, "--views", "egemaps", "mel")[1]
 
     table = tmp_path / "functionals.csv"
@@ -176,7 +177,7 @@ def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("features", "export", "--views", "mel"), "needs one view and a place"),
+        (("features", "export", "--views", "mel"), "needs one view and a target"),
         (("extract", "--shard", "3"), "3/8 is the third of eight"),
         (("extract", "--views", "mine=nowhere.csv"), "there is no table nowhere.csv"),
         (("extract", "--views", "mel=nowhere.csv"), "'mel' is a view already"),
@@ -229,9 +230,13 @@ def test_from_audio_to_records(capsys, tmp_path, emodb):
 
 
 def test_authors_preset_changes_defaults_and_flags_still_win():
-    command = cli.parse(["pretrain", "--preset", "authors", "--encoders.init", "flax"])
-    assert isinstance(command, cli.Pretrain)
-    assert (command.mel.log, command.normalise, command.encoders.spectral_pool) == (False, "none", "flatten")
+    command = parse(["pretrain", "--preset", "authors", "--encoders.init", "flax"])
+    assert isinstance(command, Pretrain)
+    assert (command.view_settings.mel.log, command.normalise, command.encoders.spectral_pool) == (
+        False,
+        "none",
+        "flatten",
+    )
     assert command.encoders.init == "flax"
     assert command.pretraining.plateau_factor == 0.5
 

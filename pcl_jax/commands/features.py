@@ -54,7 +54,7 @@ def _verify_store(command: flags.Features, stored: StoredFeatures, corpus: Corpu
 
 
 def _remove_unused(command: flags.Features) -> None:
-    unused = maintain.unused(command.features, command.runs)
+    unused = maintain.unused_stores(command.features, command.runs)
     for stored in unused:
         terminal.out.print(f"{stored.folder} ({terminal.size(stored.bytes)})", highlight=False)
     total = terminal.size(sum(stored.bytes for stored in unused))

@@ -4,9 +4,10 @@ import csv
 import re
 from pathlib import Path
 
-from pcl_jax.corpora.file_names import FileName, read_named, unknown_name
+from pcl_jax.corpora.file_names import FileName, Preference, read_named, unknown_name
+from pcl_jax.corpora.headers import walk
 from pcl_jax.corpora.targets import FOUR
-from pcl_jax.corpora.utterance import Corpus, Problem
+from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem
 
 EMOTIONS = {
     "ANG": "angry",
@@ -16,6 +17,8 @@ EMOTIONS = {
     "NEU": "neutral",
     "SAD": "sad",
 }
+
+PREFERENCE = Preference(rank=lambda path: 0, reason="", formats=True)  # WAV and MP3
 
 # Actor, sentence, intended emotion (not the one that listeners perceived), level.
 _NAME = re.compile(r"(?P<actor>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
@@ -33,7 +36,9 @@ def parse(stem: str) -> FileName | Problem:
         return unknown_name("1001_DFA_ANG_XX.wav")
     if match["emotion"] not in EMOTIONS:
         known = ", ".join(EMOTIONS)
-        return Problem("unknown_label", stem, f"unknown emotion {match['emotion']!r} (of {known}), left out")
+        return Problem(
+            "unknown_label", stem, f"unknown emotion {match['emotion']!r} (of {known}), left out", lost=1
+        )
     return FileName(match["actor"], EMOTIONS[match["emotion"]])
 
 
@@ -44,16 +49,23 @@ def read(root: Path) -> Corpus:
     balanced in size alone.
 
     Raises:
-        CorpusError: `root` is not a folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio; files of one name differ in content.
     """
-    return read_named("crema_d", root, parse=parse, genders=_genders(root), targets=FOUR)
+    return read_named(
+        "crema_d", root, parse=parse, genders=_genders(root), targets=FOUR, preference=PREFERENCE
+    )
 
 
 def _genders(root: Path) -> dict[str, str]:
     genders: dict[str, str] = {}
-    for path in sorted(root.rglob("VideoDemographics.csv")):
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                if row.get("ActorID") and row.get("Sex"):
-                    genders[row["ActorID"].strip()] = row["Sex"].strip().lower()
+    for path in walk(root) if root.is_dir() else ():
+        if path.name != "VideoDemographics.csv":
+            continue
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                for row in csv.DictReader(file, strict=True):
+                    if row.get("ActorID") and row.get("Sex"):
+                        genders[row["ActorID"].strip()] = row["Sex"].strip().lower()
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise CorpusError(f"{path} cannot be read ({error}); copy it again or remove it") from error
     return genders

@@ -1,12 +1,13 @@
 """Reader of corpora whose labels are part of the file names, given a parser of names."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcl_jax import audio
 from pcl_jax.corpora.grouping import group_speakers
-from pcl_jax.corpora.headers import SUFFIXES, audio_files, measure
+from pcl_jax.corpora.headers import SUFFIXES, audio_files, audio_problems, measure
 from pcl_jax.corpora.targets import Targets
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
@@ -19,6 +20,20 @@ class FileName:
     emotion: str
 
 
+@dataclass(frozen=True)
+class Preference:
+    """Rule that picks one of several files of the same utterance."""
+
+    rank: Callable[[Path], int | None]
+    """Rank of a file, by its path relative to the root: the lowest is preferred, None is never taken."""
+    reason: str
+    """Reason in words, for the report."""
+    utterance: Callable[[str], str] = str
+    """Name of the utterance, by the stem of a file."""
+    formats: bool = False
+    """Whether the release has recordings in several formats: then an ignored format is not reported."""
+
+
 def read_named(
     name: str,
     root: Path,
@@ -26,50 +41,94 @@ def read_named(
     parse: Callable[[str], FileName | Problem],
     genders: Mapping[str, str],
     targets: Targets,
+    preference: Preference,
 ) -> Corpus:
     """Read every audio file below `root`, at any depth, whose name `parse` understands.
 
-    A recording that is there in several formats (CREMA-D comes as WAV and MP3) is taken once, in
-    the first of `headers.SUFFIXES`.
+    An utterance is taken once: from the files that `preference` ranks first, in the first format of
+    `headers.SUFFIXES` (CREMA-D comes as WAV and MP3). Files that are ignored for it are reported.
 
     Raises:
-        CorpusError: `root` is not a folder, or holds no audio.
+        CorpusError: `root` is not a folder, or holds no audio; files of one name and rank differ in content.
     """
-    chosen: dict[str, Path] = {}
-    names: dict[str, FileName] = {}
+    candidates: defaultdict[str, list[Path]] = defaultdict(list)
+    names: dict[Path, FileName] = {}
     problems: list[Problem] = []
     files = audio_files(root)
     if not files:
         raise CorpusError(
             f"{root} holds no audio ({', '.join(SUFFIXES)}); give the folder of {name} as --root"
         )
-    for path in sorted(files, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
+    for path in files:
         parsed = parse(path.stem)
         if isinstance(parsed, Problem):
-            problems.append(Problem(parsed.kind, str(path), f"{path}: {parsed.message}"))
-        elif path.stem not in chosen:
-            chosen[path.stem], names[path.stem] = path, parsed
-        elif chosen[path.stem].suffix.lower() == path.suffix.lower():
-            message = f"{path}: same name as {chosen[path.stem]}, left out; delete one of them"
-            problems.append(Problem("duplicate_id", str(path), message))
+            problems.append(Problem(parsed.kind, str(path), f"{path}: {parsed.message}", lost=parsed.lost))
+        elif preference.rank(path.relative_to(root)) is None:
+            problems.append(Problem("not_speech", str(path), f"{path}: ignored; {preference.reason}"))
+        else:
+            names[path] = parsed
+            candidates[preference.utterance(path.stem)].append(path)
 
-    durations, faults = measure(chosen.values())
-    sessions = group_speakers(Counter(parsed.speaker for parsed in names.values()), genders)
+    chosen, remarks = _choose(root, candidates, preference)
+    durations, faults = measure(chosen)
+    sessions = group_speakers(Counter(names[path].speaker for path in chosen), genders)
     utterances = tuple(
         Utterance(
-            id=stem,
+            id=path.stem,
             path=path,
-            session=sessions[names[stem].speaker],
-            speaker=names[stem].speaker,
-            emotion=names[stem].emotion,
+            session=sessions[names[path].speaker],
+            speaker=names[path].speaker,
+            emotion=names[path].emotion,
             duration_s=durations[path],
         )
-        for stem, path in sorted(chosen.items())
+        for path in sorted(chosen, key=lambda path: path.stem)
         if path in durations
     )
-    return Corpus(name, utterances, targets, (*problems, *faults))
+    return Corpus(name, utterances, targets, (*problems, *remarks, *audio_problems(faults, chosen)))
 
 
 def unknown_name(example: str) -> Problem:
     """Return the problem of a name of another form; `read_named` adds the file."""
     return Problem("unknown_name", "", f"not a file name of this corpus (like {example}), left out")
+
+
+def _choose(
+    root: Path, candidates: Mapping[str, list[Path]], preference: Preference
+) -> tuple[list[Path], list[Problem]]:
+    """Pick one file of each utterance; report the others."""
+    chosen: list[Path] = []
+    remarks: list[Problem] = []
+    contested: list[tuple[Path, Path]] = []
+    formats: list[tuple[Path, Path]] = []
+
+    def ranks(path: Path) -> tuple[int, int]:
+        return preference.rank(path.relative_to(root)) or 0, SUFFIXES.index(path.suffix.lower())
+
+    for paths in candidates.values():
+        first, *others = sorted(paths, key=lambda path: (ranks(path), path))
+        chosen.append(first)
+        same = [path for path in others if ranks(path) == ranks(first)]
+        digests = audio.file_digests([first, *same], workers=1) if same else {}
+        for path in others:
+            if path not in same:
+                if ranks(path)[0] == ranks(first)[0]:
+                    formats.append((path, first))
+                    continue
+                message = f"{path}: the utterance of {first}, ignored; {preference.reason}"
+                remarks.append(Problem("duplicate_id", str(path), message))
+            elif digests[path] == digests[first]:
+                message = f"{path}: same name and content as {first}, ignored; delete one of them"
+                remarks.append(Problem("duplicate_id", str(path), message))
+            else:
+                contested.append((first, path))
+    if contested:
+        first, second = contested[0]
+        raise CorpusError(
+            f"{first} and {second} have one name and different contents, as have {len(contested) - 1} more "
+            "pairs: which is the corpus? give one of the folders as --root, or remove the other"
+        )
+    if formats and not preference.formats:
+        path, first = formats[0]
+        message = f"{len(formats)} files are ignored, as the same recording is there in a preferred format"
+        remarks.append(Problem("other_format", str(path), f"{message}: {path} beside {first}"))
+    return chosen, remarks

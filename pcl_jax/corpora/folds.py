@@ -35,9 +35,11 @@ def leave_one_session_out(corpus: Corpus) -> tuple[Fold, ...]:
     """Split a corpus into five folds: test session s, validation session s mod 5 + 1, training on the rest.
 
     Raises:
-        CorpusError: A session has no utterances, or a speaker is in two sessions.
+        CorpusError: A session has no utterances, a speaker is in two sessions, or a problem of the corpus is
+            fatal.
     """
-    for obstacle in obstacles(corpus):
+    faults = (problem for problem in corpus.problems if problem.fatal)
+    for obstacle in (*faults, *obstacles(corpus)):
         raise CorpusError(obstacle.message)
     by_session = {
         session: tuple(u for u in corpus.utterances if u.session == session)

@@ -1,18 +1,19 @@
-"""Audio files of a folder, and their durations from the headers alone."""
+"""Audio files of a folder, and their durations."""
 
-import re
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import soundfile
-
+from pcl_jax import audio
+from pcl_jax.audio import AudioError
 from pcl_jax.corpora.utterance import CorpusError, Problem
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SUFFIXES = (
+    ".wav", ".flac", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".caf", ".au", ".ogg", ".oga", ".opus", ".mp3"
+)  # fmt: skip
 """Suffixes of audio files; where a recording is there in several formats, the first of them is taken."""
-
-_DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def audio_files(root: Path) -> list[Path]:
@@ -21,46 +22,63 @@ def audio_files(root: Path) -> list[Path]:
     Hidden files are ignored: macOS leaves a `._NAME.wav` of no sound beside each file it copies.
 
     Raises:
-        CorpusError: `root` is not a folder.
+        CorpusError: `root` is not a folder, or a folder below it cannot be read.
     """
     if not root.is_dir():
         raise CorpusError(f"{root} is not a folder; give the folder that holds the audio as --root")
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return [path for path in walk(root) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
 
 
-def measure(paths: Iterable[Path]) -> tuple[dict[Path, float], list[Problem]]:
-    """Return the duration in seconds of every usable file, and a Problem for every other one.
+def walk(root: Path) -> list[Path]:
+    """List all files below `root` at any depth, sorted.
 
-    Only headers are read, so a file may still turn out to be damaged when it is decoded.
+    Links to folders are followed. Each folder is entered once, so that a cycle of links ends.
+
+    Raises:
+        CorpusError: A folder cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"{error.filename} cannot be read ({error.strerror}); change its permissions")
+
+    entered: set[tuple[int, int]] = set()
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        # A folder before the links to it, so that paths do not depend on the order on disk.
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        found.extend(Path(folder, name) for name in names)
+    return sorted(found)
+
+
+def measure(paths: Iterable[Path]) -> tuple[dict[Path, float], dict[Path, AudioError]]:
+    """Return the duration in seconds of every usable file, and the fault of every other one.
+
+    Where headers say how long a file is only they are read, so it may still turn out to be damaged when it
+    is decoded.
+    """
+
+    def duration(path: Path) -> float | AudioError:
+        try:
+            return audio.duration_s(path)
+        except AudioError as error:
+            return error
+
     unique = sorted(set(paths))
     # Network folders answer slowly: threads overlap the waiting.
     with ThreadPoolExecutor(max_workers=16) as pool:
-        headers = list(pool.map(_header, unique))
-    durations = {path: d for path, (d, _) in zip(unique, headers, strict=True) if d is not None}
-    return durations, [problem for _, problem in headers if problem is not None]
+        results = dict(zip(unique, pool.map(duration, unique), strict=True))
+    faults = {path: result for path, result in results.items() if isinstance(result, AudioError)}
+    return {path: result for path, result in results.items() if not isinstance(result, AudioError)}, faults
 
 
-def _header(path: Path) -> tuple[float | None, Problem | None]:
-    def fault(kind: str, what: str) -> Problem:
-        return Problem(kind, str(path), f"{path}: {what}")
-
-    if not path.is_file():
-        return None, fault("missing", "no such file; restore it or drop its label")
-    if path.stat().st_size == 0:
-        return None, fault("empty", "0 bytes; copy it again or delete it")
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.SoundFileError as error:
-        reason = str(error).split(": ", 1)[-1].rstrip(".")
-        return None, fault("unreadable", f"no audio that libsndfile knows ({reason}); convert it to WAV")
-    if info.frames == 0:
-        return None, fault("empty", "a header without samples; copy it again or delete it")
-    chunk = _DATA_CHUNK.search(info.extra_info)
-    truncated = chunk is not None and int(chunk[1]) > int(chunk[2])
-    problem = fault("truncated", "shorter than its header says; copy it again") if truncated else None
-    return info.frames / info.samplerate, problem
+def audio_problems(faults: Mapping[Path, AudioError], claimed: Iterable[Path]) -> list[Problem]:
+    """Turn the faults of files into problems, each with the number of utterances that claim the file."""
+    utterances = Counter(claimed)
+    return [
+        Problem(fault.kind, str(path), str(fault), lost=utterances[path]) for path, fault in faults.items()
+    ]

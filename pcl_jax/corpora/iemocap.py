@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from pcl_jax.corpora.headers import measure
+from pcl_jax.corpora.headers import audio_problems, measure
 from pcl_jax.corpora.targets import Targets
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
@@ -77,10 +77,11 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
                     problems.append(problem)
                 if id is None or (match := _ID.fullmatch(id)) is None or int(match["session"]) != session:
                     what = f"{evaluation}: {id!r} is no utterance of session {session}, left out"
-                    problems.append(Problem("unknown_name", str(id), what))
+                    problems.append(Problem("unknown_name", str(id), what, lost=1))
                 elif id in labels:
                     what = f"{evaluation}: {id} is labelled a second time, left out; keep one line"
-                    problems.append(Problem("duplicate_id", id, what))
+                    lost = int(labels[id] != emotion)
+                    problems.append(Problem("duplicate_id", id, what, lost=lost))
                 else:
                     labels[id] = emotion
                     paths[id] = folder / "sentences" / "wav" / match["dialogue"] / f"{id}.wav"
@@ -88,11 +89,11 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
     for path in sorted(audio - set(paths.values())):
         if path.stem.rpartition("_")[0] not in exclude:
             what = f"{path}: in no EmoEvaluation/*.txt, left out; restore its label or ignore it"
-            problems.append(Problem("no_label", path.stem, what))
+            problems.append(Problem("no_label", path.stem, what, lost=1))
     for id, path in sorted(paths.items()):
         if path not in audio:
             what = f"{path}: labelled {labels[id]}, but there is no such file; restore it"
-            problems.append(Problem("no_audio", id, what))
+            problems.append(Problem("no_audio", id, what, lost=1))
     durations, faults = measure(path for path in paths.values() if path in audio)
     utterances = tuple(
         Utterance(
@@ -106,7 +107,7 @@ def read(root: Path, *, exclude: Collection[str] = EXCLUDED, check_totals: bool 
         for id, path in sorted(paths.items())
         if path in durations
     )
-    corpus = Corpus("iemocap", utterances, TARGETS, (*problems, *faults))
+    corpus = Corpus("iemocap", utterances, TARGETS, (*problems, *audio_problems(faults, paths.values())))
     if not check_totals:
         return corpus
     differences = _differences(corpus, dialogues, excluded=EXCLUDED[0] in exclude)

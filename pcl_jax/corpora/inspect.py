@@ -2,9 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pcl_jax import audio
+from pcl_jax.audio import AudioError
 from pcl_jax.corpora.folds import labelled, leave_one_session_out, obstacles
-from pcl_jax.corpora.utterance import Corpus, Problem, Utterance
+from pcl_jax.corpora.leakage import Digests, shared_recordings
+from pcl_jax.corpora.utterance import Corpus, Problem
 
 UNLABELLED = "unlabelled"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -63,7 +64,14 @@ def inspect(corpus: Corpus) -> Inspection:
     """Count utterances and collect problems; reads every byte of the audio, to find duplicates."""
     utterances = corpus.utterances
     sessions = sorted({u.session for u in utterances})
-    problems = (*corpus.problems, *obstacles(corpus), *_class_problems(corpus), *_duplicates(utterances))
+    digests = audio.file_digests(u.path for u in utterances)
+    problems = (
+        *corpus.problems,
+        *obstacles(corpus),
+        *_class_problems(corpus),
+        *shared_recordings(utterances, digests),
+        *_duplicates(digests),
+    )
     per_session: dict[int, dict[str, int]] = {}
     emotions: dict[int, dict[str, int]] = {}
     for session in sessions:
@@ -147,7 +155,10 @@ def _class_problems(corpus: Corpus) -> Iterable[Problem]:
             f"{corpus.name} has no emotions: it serves pre-training, but nothing can be fine-tuned or tested"
         )
         yield Problem("no_targets", corpus.name, message)
-    if obstacles(corpus):
+    if len(corpus.classes) == 1:
+        message = f"{corpus.name} has one class, {corpus.classes[0]!r}: nothing can be told apart"
+        yield Problem("one_class", corpus.name, message)
+    if obstacles(corpus) or any(problem.fatal for problem in corpus.problems):
         return
     for fold in leave_one_session_out(corpus):
         for part, utterances in (("training", fold.train), ("test", fold.test)):
@@ -163,25 +174,11 @@ def _class_problems(corpus: Corpus) -> Iterable[Problem]:
                     )
 
 
-def _duplicates(utterances: Iterable[Utterance]) -> Iterable[Problem]:
-    """Report files with the same bytes: the same recording in training and in test would be leakage."""
-    paths = sorted({u.path for u in utterances})
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        digests = list(pool.map(_digest, paths))
-    first: dict[bytes, Path] = {}
-    for path, digest in zip(paths, digests, strict=True):
-        if digest is None:
-            continue
+def _duplicates(digests: Digests) -> Iterable[Problem]:
+    """Report files with the same bytes."""
+    first: dict[str, Path] = {}
+    for path, digest in sorted(digests.items()):
+        if isinstance(digest, AudioError):
+            continue  # gone or forbidden since its header was read; decoding will say so
         if (original := first.setdefault(digest, path)) != path:
             yield Problem("duplicate", str(path), f"{path}: the same bytes as {original}; delete one of them")
-
-
-def _digest(path: Path) -> bytes | None:
-    digest = blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None  # gone or forbidden since its header was read; decoding it will say so
-    return digest.digest()

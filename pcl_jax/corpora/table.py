@@ -1,21 +1,20 @@
 """Reader of the user's data: a CSV or Parquet table, one row per utterance (audformat's segmented tables)."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from pcl_jax.corpora.grouping import SESSIONS, group_speakers
-from pcl_jax.corpora.headers import measure
+from pcl_jax.corpora.headers import audio_problems, measure
+from pcl_jax.corpora.rows import COLUMNS, Row, read_rows
+from pcl_jax.corpora.spelling import lookalikes, tidy
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
-COLUMNS = ("file", "speaker", "session", "emotion", "start", "end", "id")
-"""Names of the columns that are read; others are ignored. `file` and `speaker` are required."""
-
-Row = Mapping[str, Any]
+__all__ = ["COLUMNS", "read", "seconds"]
 
 _BLANK = {"", "nat", "nan", "none", "null", "<na>"}
 # pandas writes "0 days 00:00:01.500000", people write "00:00:01.5" or "0:01.5".
@@ -43,21 +42,15 @@ def read(root: Path) -> Corpus:
     emotion are unlabelled and serve pre-training only. Without `session` speakers are grouped into five.
     All emotions are classes, sorted; `targets.with_targets` chooses and merges.
 
+    Names are compared in Unicode's composed form, without surplus white space. Names that differ in case or
+    leading zeros alone stay different and are reported; such speakers are kept in one session.
+
     Raises:
         CorpusError: The table is missing, of another format or without rows; it has no column `file` or
-            `speaker`; or its column `session` does not name five sessions.
+            `speaker`, or one that is probably meant to be another; a row has too many or too few cells; or
+            its column `session` does not name five sessions.
     """
-    columns, rows = _rows(root)
-    if "file" not in columns:
-        listed = ", ".join(columns) or "none"
-        raise CorpusError(f"{root} has no column 'file' (it has: {listed}); name each row's audio in one")
-    if "speaker" not in columns:
-        raise CorpusError(
-            f"{root} has no column 'speaker'; folds need one, because a model tested on voices that it was "
-            "trained on seems better than it is"
-        )
-    if not rows:
-        raise CorpusError(f"{root} has no rows; give one per utterance")
+    columns, rows = read_rows(root)
     has_sessions = "session" in columns
     segments, problems = _segments(root, rows, has_sessions=has_sessions)
     durations, faults = measure(segment.path for segment in segments)
@@ -65,8 +58,8 @@ def read(root: Path) -> Corpus:
         numbers = _session_numbers(root, {segment.session for segment in segments})
         sessions = {segment.id: numbers[segment.session] for segment in segments}
     else:
-        groups = group_speakers(Counter(segment.speaker for segment in segments))
-        sessions = {segment.id: groups[segment.speaker] for segment in segments}
+        sessions = _sessions(segments)
+    problems += _similar_names(root, segments, sessions)
 
     utterances: list[Utterance] = []
     for segment in sorted(segments, key=lambda segment: segment.id):
@@ -75,16 +68,13 @@ def read(root: Path) -> Corpus:
         end_s = segment.end_s
         if end_s is not None and abs(end_s - durations[segment.path]) <= _TOLERANCE_S:
             end_s = None
-        until = durations[segment.path] if end_s is None else end_s
-        if not 0 <= segment.start_s < until <= durations[segment.path]:
-            problems.append(
-                Problem(
-                    "segment",
-                    segment.id,
-                    f"{segment.path}: {segment.start_s:g} s to {until:g} s is no part of its "
-                    f"{durations[segment.path]:g} s, left out; mend start and end in {root.name}",
-                )
+        until_s = durations[segment.path] if end_s is None else end_s
+        if not 0 <= segment.start_s < until_s <= durations[segment.path]:
+            message = (
+                f"{segment.path}: {segment.start_s:g} s to {until_s:g} s is not inside the file's "
+                f"{durations[segment.path]:g} s, left out; correct start and end in {root.name}"
             )
+            problems.append(Problem("segment", segment.id, message, lost=1))
             continue
         utterances.append(
             Utterance(
@@ -93,14 +83,15 @@ def read(root: Path) -> Corpus:
                 session=sessions[segment.id],
                 speaker=segment.speaker,
                 emotion=segment.emotion,
-                duration_s=until - segment.start_s,
+                duration_s=until_s - segment.start_s,
                 start_s=segment.start_s,
                 end_s=end_s,
             )
         )
     emotions = sorted({u.emotion for u in utterances if u.emotion is not None})
     targets = {emotion: (emotion,) for emotion in emotions}
-    return Corpus("table", tuple(utterances), targets, (*problems, *faults))
+    problems += audio_problems(faults, (segment.path for segment in segments))
+    return Corpus("table", tuple(utterances), targets, tuple(problems))
 
 
 def seconds(value: object) -> float | None:
@@ -129,10 +120,12 @@ def seconds(value: object) -> float | None:
 def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[list[_Segment], list[Problem]]:
     segments: dict[str, _Segment] = {}
     problems: list[Problem] = []
+    words: Counter[str] = Counter()
     for number, row in enumerate(rows, start=1):
 
-        def fault(kind: str, what: str, number: int = number) -> None:
-            problems.append(Problem(kind, f"row {number}", f"{root.name}, row {number}: {what}"))
+        def fault(kind: str, what: str, lost: int = 1, number: int = number) -> None:
+            message = f"{root.name}, row {number}: {what}"
+            problems.append(Problem(kind, f"row {number}", message, lost=lost))
 
         file, speaker, session = (_text(row.get(name)) for name in ("file", "speaker", "session"))
         if file is None:
@@ -149,21 +142,61 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
         except CorpusError as error:
             fault("segment", f"{file}: {error}")
             continue
-        whole = start_s in (None, 0.0) and end_s is None
-        id = _text(row.get("id")) or (file if whole else f"{file}:{start_s or 0:g}-{_until(end_s)}")
-        if id in segments:
-            fault("duplicate_id", f"{id!r} stands there a second time, left out; give each row its own id")
-            continue
-        segments[id] = _Segment(
-            id=id,
-            path=root.parent / file,
-            speaker=speaker,
-            session=session or "",
-            emotion=_text(row.get("emotion")),
-            start_s=start_s or 0.0,
-            end_s=end_s,
-        )
+        emotion = _text(row.get("emotion"))
+        if emotion is None and (word := str(row.get("emotion") or "").strip()).lower() in ("none", "null"):
+            words[word] += 1
+        complete = start_s in (None, 0.0) and end_s is None
+        id = _text(row.get("id")) or (file if complete else f"{file}:{start_s or 0:g}-{_end(end_s)}")
+        path = _find(root.parent, str(row["file"]).strip())
+        segment = _Segment(id, path, speaker, session or "", emotion, start_s or 0.0, end_s)
+        if segments.setdefault(id, segment) is not segment:
+            again = f"{id!r} is there a second time, left out; give each row its own id"
+            fault("duplicate_id", again, lost=int(segment != segments[id]))
+    for word, count in words.items():
+        what = f"{root.name}: {count} rows have the emotion {word!r}, taken as unlabelled; rename it if not"
+        problems.append(Problem("unlabelled", word, what))
     return list(segments.values()), problems
+
+
+def _find(folder: Path, file: str) -> Path:
+    """Return the path of a file, in the Unicode form in which its folder has it."""
+    spellings = [folder / form for form in (file, normalize("NFC", file), normalize("NFD", file))]
+    return next((path for path in spellings if _exists(path)), spellings[0])
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _sessions(segments: Sequence[_Segment]) -> dict[str, int]:
+    """Group speakers into sessions; speakers with similar names count as one, as they may be one person."""
+    speakers = {segment.speaker for segment in segments}
+    persons = {name: group[0] for group in lookalikes(speakers) for name in group}
+    groups = group_speakers(Counter(persons.get(s.speaker, s.speaker) for s in segments))
+    return {s.id: groups[persons.get(s.speaker, s.speaker)] for s in segments}
+
+
+def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[str, int]) -> list[Problem]:
+    """Report names that differ in case or leading zeros alone."""
+    found = []
+    names = {
+        "speaker": [s.speaker for s in segments],
+        "emotion": [s.emotion for s in segments if s.emotion is not None],
+        "id": [s.id for s in segments],
+    }
+    for column, values in names.items():
+        for group in lookalikes(values):
+            listed = ", ".join(map(repr, group))
+            message = f"{root.name}: {column} {listed} differ in case or leading zeros alone"
+            apart = column == "speaker" and len({sessions[s.id] for s in segments if s.speaker in group}) > 1
+            if apart:
+                message += ", and are in different sessions"
+            message += "; write one name if they are one, else names that differ more"
+            found.append(Problem("similar_names", group[0], message, fatal=apart))
+    return found
 
 
 def _session_numbers(root: Path, names: set[str]) -> dict[str, int]:
@@ -179,52 +212,10 @@ def _session_numbers(root: Path, names: set[str]) -> dict[str, int]:
     )
 
 
-def _until(end_s: float | None) -> str:
+def _end(end_s: float | None) -> str:
     return "" if end_s is None else f"{end_s:g}"
 
 
-def _text(value: object) -> str | None:
-    text = "" if value is None else str(value).strip()
+def _text(value: Any) -> str | None:
+    text = "" if value is None else tidy(str(value))
     return None if text.lower() in _BLANK else text
-
-
-def _rows(root: Path) -> tuple[list[str], list[Row]]:
-    """Read the table's column names and rows."""
-    if not root.is_file():
-        raise CorpusError(f"{root} is no file; give a .csv or .parquet table as --root")
-    match root.suffix.lower():
-        case ".csv":
-            try:
-                with root.open(newline="", encoding="utf-8-sig") as file:
-                    reader = csv.DictReader(file)
-                    return list(reader.fieldnames or ()), list(reader)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise CorpusError(f"{root} is no CSV in UTF-8 ({error}); save it as such") from error
-        case ".parquet":
-            return _parquet(root)
-        case suffix:
-            raise CorpusError(f"{root} is a {suffix or 'file without suffix'}; give a .csv or .parquet table")
-
-
-def _parquet(root: Path) -> tuple[list[str], list[Row]]:
-    # Only tables in this format pay for the import.
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(root)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise CorpusError(f"{root} is no Parquet table ({reason}); write it again") from error
-    columns: dict[str, list[Any]] = {}
-    for name in set(COLUMNS) & set(table.column_names):
-        column = table.column(name)
-        if pa.types.is_duration(column.type):
-            nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64()).to_pylist()
-            columns[name] = [None if value is None else value / 1e9 for value in nanoseconds]
-        else:
-            columns[name] = column.to_pylist()
-    rows: list[Row] = [
-        dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)
-    ]
-    return list(table.column_names), rows

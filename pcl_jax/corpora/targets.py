@@ -38,7 +38,8 @@ def with_targets(corpus: Corpus, targets: Targets) -> Corpus:
     """Return the corpus with other classes.
 
     Raises:
-        CorpusError: No utterance has one of the emotions, or an emotion is in two classes.
+        CorpusError: No utterance has one of the emotions, an emotion is in two classes, or there is only one
+            class.
     """
     _refuse_repeated_emotions(targets)
     known = sorted({u.emotion for u in corpus.utterances if u.emotion is not None})
@@ -49,6 +50,11 @@ def with_targets(corpus: Corpus, targets: Targets) -> Corpus:
                     f"no utterance of {corpus.name} is {emotion!r} (target {name!r}); it has: "
                     + (", ".join(known) or "no emotions")
                 )
+    if len(targets) < 2:
+        raise CorpusError(
+            f"--targets {' '.join(targets)} is one class: there is nothing to tell apart; give two or "
+            f"more of: {', '.join(known)}"
+        )
     return replace(corpus, targets=dict(targets))
 
 

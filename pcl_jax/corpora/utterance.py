@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from pcl_jax.audio import one_line
 from pcl_jax.config import SubsetName
 
 
 class CorpusError(ValueError):
     """Corpus that cannot be read or used as requested. One line: what, which value, what to do."""
+
+    def __str__(self) -> str:
+        """Return the message in one printable line."""
+        return one_line(super().__str__())
 
 
 class NotPossible(CorpusError):
@@ -46,6 +52,21 @@ class Problem:
     """Message in one line: what is wrong, which value, what to do."""
     fatal: bool = False
     """Whether the corpus cannot be used until this is mended."""
+    lost: int = 0
+    """Number of utterances that the data claim and the corpus lacks because of this; 0 for a remark."""
+
+    def __post_init__(self) -> None:
+        """Make the texts printable: a file name may hold any bytes."""
+        object.__setattr__(self, "item", one_line(self.item))
+        object.__setattr__(self, "message", one_line(self.message))
+
+
+class LeftOut(NamedTuple):
+    """Utterances that the data claim and the corpus lacks."""
+
+    count: int
+    lines: tuple[str, ...]
+    """Reasons, one line each; a line may stand for several utterances of one file."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,12 @@ class Corpus:
     def classes(self) -> tuple[str, ...]:
         """Names of the target classes, in order."""
         return tuple(self.targets)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Utterances that the data claim and the corpus lacks: their number, and the reasons."""
+        losses = [problem for problem in self.problems if problem.lost]
+        return LeftOut(sum(loss.lost for loss in losses), tuple(loss.message for loss in losses))
 
     def label(self, utterance: Utterance) -> int | None:
         """Return the index of the utterance's class; None if its emotion is not a target."""

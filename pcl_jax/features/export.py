@@ -13,24 +13,31 @@ from pcl_jax.features.store import Store, StoreError
 from pcl_jax.views import egemaps
 
 
-def export(corpus: Corpus, view: str, there: Store, to: Path) -> int:
-    """Write features for other tools, with audformat's index `file`, `start`, `end`; how many utterances.
+def export(corpus: Corpus, view: str, stored: Store, to: Path) -> int:
+    """Write features for other tools, with audformat's index `file`, `start`, `end`, and the `id`.
 
-    To `NAME.csv` or `NAME.parquet`: one vector per utterance, a column per feature. Time-resolved features
-    become their mean over frames, of hidden states the last one's. To a folder: `index.csv` and one `.npy`
-    per utterance, as stored.
+    Args:
+        corpus: Its utterances are written, as far as they have features.
+        view: Name of the view; names the columns.
+        stored: The features.
+        to: `NAME.csv` or `NAME.parquet` for one vector per utterance, a column per feature: time-resolved
+            features become their mean over frames, hidden states that of the last one. Otherwise a folder,
+            for `index.csv` and one `.npy` per utterance, as stored.
+
+    Returns:
+        The number of utterances written.
 
     Raises:
-        StoreError: no utterance of the corpus has features here, or `to` cannot be written.
+        StoreError: No utterance of the corpus has features here, or `to` cannot be written.
     """
-    utterances = [utterance for utterance in corpus.utterances if utterance.id in there]
+    utterances = [utterance for utterance in corpus.utterances if utterance.id in stored]
     if not utterances:
         raise StoreError(
-            f"{there.folder} has no features of an utterance of {corpus.name}; extract them first"
+            f"{stored.folder} has no features of an utterance of {corpus.name}; extract them first"
         )
     try:
         if to.suffix in (".csv", ".parquet"):
-            vectors = np.stack([_vector(there[u.id]) for u in utterances])
+            vectors = np.stack([_vector(stored[u.id]) for u in utterances])
             names = egemaps.names() if view == "egemaps" else [f"{view}-{i}" for i in range(vectors.shape[1])]
             columns = dict(zip(names, vectors.T, strict=True))
             _write(to, _index(utterances, times=to.suffix == ".parquet") | columns)
@@ -38,7 +45,7 @@ def export(corpus: Corpus, view: str, there: Store, to: Path) -> int:
             to.mkdir(parents=True, exist_ok=True)
             files = [f"{number:06d}.npy" for number in range(len(utterances))]
             for utterance, file in zip(utterances, files, strict=True):
-                np.save(to / file, there[utterance.id])
+                np.save(to / file, stored[utterance.id])
             _write(to / "index.csv", _index(utterances, times=False) | {"features": files})
     except OSError as error:
         raise StoreError(f"{to}: cannot be written ({error.strerror or error})") from error
@@ -53,7 +60,7 @@ def _vector(values: np.ndarray) -> np.ndarray:
 
 
 def _index(utterances: list[Utterance], *, times: bool) -> dict[str, Any]:
-    """`end` is missing where the utterance ends with its file, as in audformat."""
+    """Return the index columns; `end` is missing where the utterance ends with its file, as in audformat."""
     index: dict[str, Any] = {"file": [str(u.path) for u in utterances]}
     for name, values in (("start", [u.start_s for u in utterances]), ("end", [u.end_s for u in utterances])):
         whole = [None if value is None else round(value * 1e9) for value in values]
@@ -62,7 +69,7 @@ def _index(utterances: list[Utterance], *, times: bool) -> dict[str, Any]:
 
 
 def _time(nanoseconds: int | None) -> str:
-    """As pandas writes and reads a timedelta; blank for none."""
+    """Format a time as pandas writes and reads a timedelta; blank for none."""
     if nanoseconds is None:
         return ""
     minutes, rest = divmod(nanoseconds, 60 * 10**9)

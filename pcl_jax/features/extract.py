@@ -1,4 +1,4 @@
-"""Corpus x views -> feature stores: computes what is missing, and nothing else."""
+"""Extraction: corpus x views -> feature stores; computes the rows that are missing, and only them."""
 
 import math
 import os
@@ -24,55 +24,59 @@ from pcl_jax.views.view import View
 PART_ROWS = 1024
 PART_BYTES = 2**26
 PART_S = 10.0
-"""A part is written when it reaches any of these: that is what a kill can lose."""
+"""A part is written when it reaches any of these: a kill loses at most one part."""
 ROOM = 2**24
-"""Bytes that are left free on the disk."""
+"""Bytes to leave free on the disk."""
 SAMPLED_FROM_S = 600.0
-"""Audio of which the time is estimated beforehand, from `SAMPLES` utterances that are computed for it."""
+"""Audio from which on the time is estimated beforehand, by computing `SAMPLES` utterances."""
 SAMPLES = 4
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Told after every utterance; `label` says what is being done."""
+    """A function that is called after every utterance."""
 
-    def __call__(self, done: int, total: int, label: str) -> None: ...
+    def __call__(self, done: int, total: int, label: str) -> None:
+        """Report that `done` of `total` utterances are finished; `label` names the work."""
+        ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an extraction will do."""
+    """The work ahead of an extraction."""
 
     utterances: int
-    """To compute in at least one view."""
+    """Number to compute in at least one view."""
     audio_s: float
+    """Their duration."""
     bytes: int
-    """That the new features will take on disk, about."""
+    """Estimated size of the new features on disk."""
     seconds: float | None
-    """That it will take, about, by a sample of the utterances; on an accelerator, which is quicker with many
-    at once, rather less. None for little audio."""
+    """Estimated time, from a sample of the utterances; less on an accelerator, which is faster on larger
+    batches. None for little audio."""
     free: int
-    """Bytes that the disk has."""
+    """Free bytes on the disk."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction leaves behind."""
+    """The result of an extraction."""
 
     stores: Mapping[str, Store]
-    """Per view. May hold more than the corpus: utterances that a wider one over the same audio had."""
+    """Store of each view. It may hold utterances that the corpus does not have."""
     skipped: Mapping[str, AudioError]
-    """Utterance id -> why it has no features; empty unless `on_bad_audio="skip"`."""
+    """Utterance id -> the reason why it has no features; empty unless `on_bad_audio="skip"`."""
     computed: Mapping[str, int]
-    """Rows computed now, per view."""
+    """Number of rows computed by this call, per view."""
     present: Mapping[str, int]
-    """Rows that were there already, per view."""
+    """Number of rows that were in the store before, per view."""
     seconds: float
+    """Duration of this call."""
     audio_s: float
-    """Duration of the utterances computed now."""
+    """Duration of the utterances computed by this call."""
     peak_bytes: int
-    """Most memory that this process, or a worker, ever held: the largest of them."""
+    """Peak memory of this process or of a worker, whichever is larger."""
 
 
 def extract(
@@ -89,19 +93,20 @@ def extract(
     """Bring the stores of a corpus up to date.
 
     An utterance is computed where its id is not in a view's store or its audio has changed since. Each
-    file is decoded once for all views. Killed at any instant, it loses at most the last
-    `PART_S` seconds or `PART_ROWS` rows; the next call goes on from there.
+    file is decoded once for all views. A kill at any instant loses at most the last `PART_S` seconds or
+    `PART_ROWS` rows; the next call computes them.
 
     Args:
-        corpus: Whose utterances.
+        corpus: The utterances.
         views: Their names are the keys of the result.
         features: The folder of all feature stores.
-        workers: Processes; all CPUs by default. Few utterances are computed in this process.
+        workers: Number of processes; None: the CPUs that this process may use. Few utterances are computed
+            in this process.
         on_bad_audio: "error": good audio is stored, then all bad files are raised as one error.
             "skip": they are returned.
         shard: (3, 8) computes the third of eight shares of the corpus, so that eight processes or hosts on
-            one file system share it out; each returns what there is in the end of its own share.
-        announce: Told of the plan before anything is computed.
+            one file system share the work.
+        announce: Called with the plan before anything is computed.
         progress: Called as `progress(done, total, label)`.
 
     Raises:
@@ -160,23 +165,23 @@ def _plan(
     workers: int,
 ) -> Plan:
     size = sum(view.size(u.duration_s) for view in views for u in todo if u.id in missing[view.name])
-    there = next(folder for folder in (features.absolute(), *features.absolute().parents) if folder.exists())
+    disk = next(folder for folder in (features.absolute(), *features.absolute().parents) if folder.exists())
     audio_s = sum((u.duration_s for u in todo), 0.0)
     seconds = None
     if audio_s >= SAMPLED_FROM_S:
         seconds = _estimate(todo, views, missing, workers)
-    return Plan(len(todo), audio_s, size, seconds, shutil.disk_usage(there).free)
+    return Plan(len(todo), audio_s, size, seconds, shutil.disk_usage(disk).free)
 
 
 def _estimate(
     todo: Sequence[Utterance], views: Sequence[View], missing: Mapping[str, set[str]], workers: int
 ) -> float:
-    """Seconds, by utterances of short to long duration, whose features are thrown away."""
+    """Estimate the seconds from utterances of short to long duration; their features are discarded."""
     by_duration = sorted(todo, key=lambda u: u.duration_s)
     sample = [by_duration[(2 * i + 1) * len(todo) // (2 * SAMPLES)] for i in range(SAMPLES)]
     wanted = [view for view in views if missing[view.name] and view.precomputed(sample[0]) is None]
-    here = tuple(view for view in wanted if view.device_batch is None)
-    tasks = [Task(utterance, here, _read_s(wanted)) for utterance in sample]
+    in_workers = tuple(view for view in wanted if view.device_batch is None)
+    tasks = [Task(utterance, in_workers, _read_s(wanted)) for utterance in sample]
     compute(tasks[0])  # loads what the views need
     began = time.perf_counter()
     computed = [compute(task) for task in tasks]
@@ -192,12 +197,12 @@ def _estimate(
 
 
 def _read_s(views: Sequence[View]) -> float:
-    """How much of an utterance the views on the accelerator read."""
+    """Return the seconds of an utterance that the views on the accelerator read."""
     return max((view.longest_s or math.inf for view in views if view.device_batch is not None), default=0.0)
 
 
 def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, str], dict[str, AudioError]]:
-    """By utterance id: what its audio is, or why it cannot be read."""
+    """Map each utterance id to the digest of its audio, or to the error that reading it gives."""
     digests: dict[str, str] = {}
     bad: dict[str, AudioError] = {}
     files = audio.file_digests((u.path for u in utterances), threads)
@@ -213,8 +218,8 @@ def _digests(utterances: Sequence[Utterance], threads: int) -> tuple[dict[str, s
 def _missing(place: Path, utterances: Sequence[Utterance], digests: Mapping[str, str]) -> set[str]:
     if not place.is_dir():
         return {utterance.id for utterance in utterances}
-    there = store.open(place)
-    return {u.id for u in utterances if u.id not in there or there.audio_digest(u.id) != digests[u.id]}
+    stored = store.open(place)
+    return {u.id for u in utterances if u.id not in stored or stored.audio_digest(u.id) != digests[u.id]}
 
 
 def _compute(
@@ -225,7 +230,7 @@ def _compute(
     processes: int,
     progress: Progress | None,
 ) -> dict[str, AudioError]:
-    """Compute and store what is missing; return what could not be read."""
+    """Compute and store the missing rows; return the errors of the audio that cannot be read."""
     bad: dict[str, AudioError] = {}
     tasks = []
     for utterance in todo:
@@ -236,9 +241,9 @@ def _compute(
                     wanted.append(view)
                 else:
                     sinks[view.name].add(utterance.id, values)
-        here = tuple(view for view in wanted if view.device_batch is None)
+        in_workers = tuple(view for view in wanted if view.device_batch is None)
         if wanted:
-            tasks.append(Task(utterance, here, waveform_s=_read_s(wanted)))
+            tasks.append(Task(utterance, in_workers, waveform_s=_read_s(wanted)))
     with closing(compute_all(tasks, processes)) as results:
         for done, result in enumerate(results, 1):
             if result.error is not None:
@@ -255,7 +260,7 @@ def _compute(
 
 
 class _Sink:
-    """Collects one view's rows and writes them in parts; writes the rest on leaving, also after an error."""
+    """A buffer that writes one view's rows in parts; on leaving it writes the rest, also after an error."""
 
     def __init__(self, view: View, place: Path, digests: Mapping[str, str], shard: Shard | None):
         self.view, self.digests = view, digests

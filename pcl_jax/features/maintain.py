@@ -1,4 +1,4 @@
-"""Look after the stores of a features folder: what is there, is it whole, who needs it, take it elsewhere."""
+"""Maintenance of a features folder: list its stores, verify them, find those that no run needs."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pcl_jax import audio
 from pcl_jax.corpora.utterance import Utterance
@@ -17,7 +17,7 @@ from pcl_jax.features.store import Store, StoreError
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """One store as it lies on disk."""
+    """One store on disk."""
 
     folder: Path
     corpus: str
@@ -26,11 +26,12 @@ class StoredFeatures:
 
     @property
     def bytes(self) -> int:
+        """The size of its parts."""
         return sum(part.stat().st_size for part in store.parts(self.folder))
 
 
 def stores(features: Path) -> list[StoredFeatures]:
-    """All stores of a features folder, sorted by corpus and view."""
+    """List all stores of a features folder, sorted by corpus and view."""
     found = []
     for folder in sorted(features.glob("*/*-*")):
         view, _, digest = folder.name.rpartition("-")
@@ -40,7 +41,7 @@ def stores(features: Path) -> list[StoredFeatures]:
 
 
 def damaged_parts(folder: Path) -> dict[Path, list[str]]:
-    """Parts that cannot be read or hold a row that differs from its checksum: part -> what is wrong."""
+    """Map each part that is damaged, or holds a row that differs from its checksum, to its faults."""
     faults: dict[Path, list[str]] = {}
     for part in store.parts(folder):
         try:
@@ -51,35 +52,64 @@ def damaged_parts(folder: Path) -> dict[Path, list[str]]:
     return faults
 
 
-def changed_audio(there: Store, utterances: Iterable[Utterance]) -> list[str]:
-    """Ids whose audio is another than what the features were computed from, or is gone."""
-    known = [utterance for utterance in utterances if utterance.id in there]
+def changed_audio(stored: Store, utterances: Iterable[Utterance]) -> list[str]:
+    """Find the ids whose audio has changed since the features were computed, or is gone."""
+    known = [utterance for utterance in utterances if utterance.id in stored]
     files = audio.file_digests(u.path for u in known)
     changed = []
     for u in known:
         content = files[u.path]
         gone = isinstance(content, audio.AudioError)
-        if gone or audio.segment_digest(content, u.start_s, u.end_s) != there.audio_digest(u.id):
+        if gone or audio.segment_digest(content, u.start_s, u.end_s) != stored.audio_digest(u.id):
             changed.append(u.id)
     return changed
 
 
-def unused(features: Path, runs: Path) -> list[StoredFeatures]:
-    """Stores that no run was trained on, by what the runs' folders say: `run.json` of pre-trainings, also
-    unfinished ones, and what stands in the head of every model."""
-    used = set()
-    for folder in runs.glob("*/*/"):
-        for about in _abouts(folder):
-            for name, digest in about.items():
-                if name.endswith(" features"):
-                    view = name.removesuffix(" features")
-                    used.add((features / folder.parent.name / f"{view}-{digest}").absolute())
-    return [kept for kept in stores(features) if kept.folder.absolute() not in used]
+def unused_stores(features: Path, runs: Path) -> list[StoredFeatures]:
+    """List the stores that no run was trained on.
+
+    A pre-training, also an unfinished one, lists its stores in `run.json`, those of extra corpora included.
+    The header of every model has the digests of its features.
+
+    Raises:
+        StoreError: `runs` holds no run, or a run cannot be read: then every store might be needed.
+    """
+    folders = [folder for folder in runs.glob("*/*/") if _is_run(folder)]
+    if not folders:
+        fault = "holds no run" if runs.is_dir() else "is no folder"
+        raise StoreError(
+            f"{runs} {fault}, so it is not known which features are needed: check --runs (to remove all "
+            f"features, delete {features})"
+        )
+    used = {name for folder in folders for name in _stores_of(folder)}
+    return [stored for stored in stores(features) if str(stored.folder.relative_to(features)) not in used]
 
 
-def _abouts(run: Path) -> Iterator[Mapping[str, Any]]:
-    for card in run.glob("run.json"):
-        yield json.loads(card.read_text())
-    for model in run.glob("*.safetensors"):
-        with safe_open(model, "numpy") as file:
-            yield {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+def _is_run(folder: Path) -> bool:
+    return (folder / "run.json").is_file() or any(folder.glob("*.safetensors"))
+
+
+def _stores_of(run: Path) -> Iterator[str]:
+    """Yield `corpus/view-digest` of every store that a run was trained on."""
+    for description in _descriptions(run):
+        yield from description.get("feature stores", ())
+        for name, digest in description.items():
+            if name.endswith(" features"):
+                yield f"{store.folder_name(run.parent.name)}/{name.removesuffix(' features')}-{digest}"
+
+
+def _descriptions(run: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the card of a run and the header of each model in its folder."""
+    paths = [*run.glob("run.json"), *run.glob("*.safetensors")]
+    for path in paths:
+        try:
+            if path.suffix == ".json":
+                yield json.loads(path.read_text())
+            else:
+                with safe_open(path, "numpy") as file:
+                    yield {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}), so it is not known which features this run needs: repair "
+                "or remove the run first"
+            ) from error

@@ -38,11 +38,11 @@ _VERSIONS = ("pcl-jax", "numpy", "soundfile", "soxr", "librosa", "opensmile")
 
 
 Shard: TypeAlias = tuple[int, int]
-"""(3, 8): the third of eight shares of a corpus."""
+"""One share of a corpus: (3, 8) is the third of eight."""
 
 
 class StoreError(RuntimeError):
-    """A feature store that cannot be read or written: which file, why, and what to do."""
+    """Raised when a feature store cannot be read or written: names the file, the reason and the remedy."""
 
 
 class Row(NamedTuple):
@@ -54,16 +54,25 @@ class Row(NamedTuple):
     """`[t, ...]` or `[d]`, float16 or float32."""
 
 
+def folder_name(corpus: str) -> str:
+    """Return the name of a corpus's folder of features.
+
+    >>> folder_name("my corpus/2024")
+    'my corpus%2F2024'
+    """
+    return quote(corpus, safe=" ")
+
+
 def place(features: Path, corpus: str, name: str, describe: Mapping[str, Any]) -> Path:
-    """The folder of a corpus's features of one view, made with these parameters."""
-    return features / quote(corpus, safe=" ") / f"{name}-{config.digest(dict(describe))}"
+    """Return the folder of a corpus's features of one view, made with these parameters."""
+    return features / folder_name(corpus) / f"{name}-{config.digest(dict(describe))}"
 
 
 def open(folder: Path) -> "Store":
     """Open a store for reading.
 
-    Reads ids and shapes; the values stay on disk until they are asked for, and are then mapped into
-    memory without copying. What is appended later is seen by opening again.
+    Only ids and shapes are read. The values stay on disk until they are asked for; they are then mapped into
+    memory without copying. Rows that are appended later are seen by opening again.
 
     Raises:
         StoreError: No such folder; a part that is truncated or damaged.
@@ -72,14 +81,15 @@ def open(folder: Path) -> "Store":
 
 
 def parts(folder: Path) -> list[Path]:
-    """The part files of a store, oldest first."""
+    """List the part files of a store, oldest first."""
     return sorted(folder.glob("part-*.arrow"))
 
 
 class Store(Mapping[str, np.ndarray]):
-    """id -> features, read-only: `store[id]` is `[t, ...]` or `[d]`, a view of the mapped file."""
+    """A read-only mapping of ids to features: `store[id]` is `[t, ...]` or `[d]`, mapped from the file."""
 
     def __init__(self, folder: Path):
+        """Open a folder; see `open`."""
         if not folder.is_dir():
             raise StoreError(f"{folder}: no features here; extract them first (pcl extract)")
         self.folder = folder
@@ -89,45 +99,51 @@ class Store(Mapping[str, np.ndarray]):
         }
 
     def __getitem__(self, id: str) -> np.ndarray:
+        """Return the features of an utterance, not copied. Raises: KeyError."""
         part, row = self._where[id]
         return part.row(row)
 
     def __contains__(self, id: object) -> bool:
+        """Return whether an utterance has features here."""
         return id in self._where
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids, in the order in which they were first written."""
         return iter(self._where)
 
     def __len__(self) -> int:
+        """Return the number of utterances."""
         return len(self._where)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """In the order in which they were first written."""
+        """The ids, in the order in which they were first written."""
         return tuple(self._where)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What made the newest part: `view`, `describe`, `versions`. Empty when nothing was ever written."""
+        """The `view`, `describe` and `versions` of the newest part. Empty when nothing was ever written."""
         return self._parts[-1].metadata if self._parts else {}
 
     @property
     def bytes_on_disk(self) -> int:
+        """The size of all parts, replaced rows included."""
         return sum(part.path.stat().st_size for part in self._parts)
 
     def audio_digest(self, id: str) -> str:
-        """sha256 of the audio that the features were computed from: file bytes, start, end."""
+        """Return the sha256 of the audio that the features were computed from: file bytes, start, end."""
         part, row = self._where[id]
         return part.column("audio")[row].as_py()
 
     def packed(
         self, ids: Sequence[str], *, out: np.ndarray | None = None
     ) -> tuple[Float[np.ndarray, "rows ..."], Int[np.ndarray, " n"]]:
-        """The features of these utterances end to end, copied once.
+        """Concatenate the features of these utterances, copied once.
 
         Args:
-            out: `[at least rows, ...]`, written to and returned as far as needed: who reads batch after batch
-                into one buffer reads twice as fast as into fresh memory, whose pages must be made first.
+            ids: The utterances, in the order of the result; an id may come twice.
+            out: `[at least rows, ...]`, written to and returned as far as needed. Reading batch after batch
+                into one buffer is twice as fast as into fresh memory, whose pages must be made first.
 
         Returns:
             Time-resolved views: values `[sum t, ...]` and lengths `[n]` in frames. Views of one vector
@@ -151,12 +167,12 @@ class Store(Mapping[str, np.ndarray]):
         return np.concatenate(rows, out=out, casting="no"), lengths
 
     def verify(self) -> list[str]:
-        """Compare every row with its checksum, also replaced ones; one line per row that differs."""
+        """Compare every row with its checksum, also replaced ones; return a line for each that differs."""
         return [fault for part in self._parts for fault in part.verify()]
 
 
 def verify_part(path: Path) -> list[str]:
-    """One line per row of a part that differs from its checksum. Raises: StoreError, as `open`."""
+    """Return a line for each row of a part that differs from its checksum. Raises: StoreError, as `open`."""
     return _Part(path).verify()
 
 
@@ -201,18 +217,22 @@ class _Part:
 
 
 class Writer:
-    """Appends parts to a store; one at a time per folder, or per share of it, whoever else reads.
+    """A writer that appends parts to a store: one at a time per folder, or per share; others may read.
 
     Args:
-        shard: Which share of the corpus's utterances the rows are of. Writers of different shares work at
-            once; a writer of the whole excludes them all.
+        folder: See `place`.
+        name: The view's name.
+        describe: The view's description; `dtype` is that of the values on disk.
+        shard: The share of the corpus's utterances that the rows belong to. Writers of different shares work
+            at once; a writer of the whole excludes them all.
 
     Raises:
-        StoreError: Another process is writing the same; the folder cannot be written; the disk is full. What
-            earlier parts hold is safe in every case.
+        StoreError: Another process is writing the same; the folder cannot be written; the disk is full.
+            Earlier parts are safe in every case.
     """
 
     def __init__(self, folder: Path, name: str, describe: Mapping[str, Any], *, shard: Shard | None = None):
+        """Make the folder, lock it, and remove the temporary files of killed writers."""
         self.folder = folder
         self._metadata = {
             "view": name,
@@ -227,22 +247,24 @@ class Writer:
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
         try:
-            self._locks.append(_locked(folder / ".lock", fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH))
+            self._locks.append(_lock(folder / ".lock", fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH))
             if shard is not None:
-                self._locks.append(_locked(folder / f".lock{self._share}", fcntl.LOCK_EX))
+                self._locks.append(_lock(folder / f".lock{self._share}", fcntl.LOCK_EX))
         except StoreError:
             self.__exit__(None, None, None)
             raise
-        # A killed writer's; nobody else's while we hold the lock.
+        # Left by killed writers: while we hold the lock, no other process writes these.
         for stray in folder.glob(f".part-*{self._share}.arrow"):
             stray.unlink()
 
     def __enter__(self) -> "Writer":
+        """Return the writer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Release the locks."""
         for lock in self._locks:
             lock.close()
 
@@ -250,7 +272,7 @@ class Writer:
         """Write one part, all or nothing; no part for no rows."""
         if not rows:
             return None
-        # Beyond all others' numbers, whoever wrote them: what is written later counts.
+        # Above the numbers of all shares: of two rows of one id, the later part counts.
         number = 1 + max((_number(path) for path in self.folder.glob("part-*.arrow")), default=-1)
         target = self.folder / f"part-{number:05d}{self._share}.arrow"
         temporary = self.folder / f".{target.name}"
@@ -274,12 +296,12 @@ class Writer:
 
 def remove(folder: Path) -> None:
     """Delete a store. Raises: StoreError, if another process is writing to it."""
-    with _locked(folder / ".lock", fcntl.LOCK_EX):
+    with _lock(folder / ".lock", fcntl.LOCK_EX):
         rmtree(folder)
 
 
-def _locked(path: Path, how: int) -> IO[bytes]:
-    """The file, open and locked until it is closed."""
+def _lock(path: Path, how: int) -> IO[bytes]:
+    """Open and lock a file; the lock lasts until the file is closed."""
     try:
         file = path.open("ab")
     except OSError as error:
@@ -296,12 +318,6 @@ def _locked(path: Path, how: int) -> IO[bytes]:
 
 def _number(part: Path) -> int:
     return int(part.stem.split("-")[1])
-
-
-def append(folder: Path, name: str, describe: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Append one part of rows to a store, which is made if need be. Raises: StoreError, as `Writer`."""
-    with Writer(folder, name, describe) as writer:
-        writer.write(rows)
 
 
 def _batch(rows: Sequence[Row], dtype: np.dtype, metadata: Mapping[str, Any]) -> pa.RecordBatch:

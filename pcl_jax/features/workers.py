@@ -1,6 +1,6 @@
-"""Read audio and compute features in parallel processes, results in the order of the tasks.
+"""Worker processes that read audio and compute features; results come in the order of the tasks.
 
-Kept apart from `extract` so that a worker process loads neither jax nor the store.
+This module is apart from `extract` so that a worker process loads neither jax nor the store.
 """
 
 import os
@@ -28,31 +28,31 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 class WorkerError(RuntimeError):
-    """A view failed on an utterance, or a worker process died."""
+    """Raised when a view fails on an utterance, or a worker process dies."""
 
 
 class Task(NamedTuple):
-    """One utterance and what is wanted of it."""
+    """One utterance and the features to compute."""
 
     utterance: Utterance
     views: tuple[Any, ...]
-    """`View`s to compute."""
+    """The `View`s to compute."""
     waveform_s: float
-    """Hand back so much of the waveform too, from its start."""
+    """Seconds of the waveform, from its start, to return as well."""
 
 
 class Computed(NamedTuple):
-    """What became of a task."""
+    """The result of a task."""
 
     utterance: Utterance
     features: dict[str, np.ndarray]
     waveform: np.ndarray
-    """Its first `waveform_s`."""
+    """The first `waveform_s` of it."""
     error: AudioError | None
 
 
 def compute(task: Task) -> Computed:
-    """Decode once, compute every view.
+    """Decode an utterance once and compute every view.
 
     Raises:
         WorkerError: A view failed on audio that can be read.
@@ -68,16 +68,16 @@ def compute(task: Task) -> Computed:
             (features[view.name],) = view.features([waveform])
         except Exception as error:
             raise WorkerError(f"view {view.name!r} fails on {task.utterance.path}: {error!r}") from error
-    # A copy: a view of the first seconds would hold the whole hour.
-    handed = waveform[: round(min(task.waveform_s, len(waveform)) * audio.SAMPLING_RATE)].copy()
-    return Computed(task.utterance, features, handed, None)
+    # A copy: a slice of an hour keeps the hour in memory.
+    start = waveform[: round(min(task.waveform_s, len(waveform)) * audio.SAMPLING_RATE)].copy()
+    return Computed(task.utterance, features, start, None)
 
 
 def compute_all(tasks: Sequence[Task], workers: int) -> Generator[Computed, None, None]:
-    """Compute the tasks in `workers` processes; in this one if that is quicker.
+    """Compute the tasks in `workers` processes; few tasks in this one, which is quicker.
 
     The processes are spawned, never forked: a fork copies the locks of JAX's threads but not the threads.
-    Close the iterator (or exhaust it) to end them; they also end when this process is killed.
+    They end when the iterator is exhausted or closed, and when this process is killed.
 
     Raises:
         WorkerError: As `compute`; or a worker process died.
@@ -106,7 +106,7 @@ def compute_all(tasks: Sequence[Task], workers: int) -> Generator[Computed, None
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Workers inherit the environment: it must stand before they import NumPy."""
+    """Set one thread per worker in the environment, which they inherit before they import NumPy."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
@@ -127,6 +127,6 @@ def _start_worker() -> None:
 
 
 def _end_with(sentinel: int) -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
+    """End this worker with its parent: it would wait for its next task for ever."""
     connection.wait([sentinel])
     os._exit(1)

@@ -45,7 +45,7 @@ def sum_negatives(rows: Rows) -> Negatives:
     i, j = pair_indices(rows.anchors.shape[0])
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
     s = similarities(rows.anchors, rows.candidates)
-    is_negative = rows.offset + jnp.arange(n)[:, None] != jnp.arange(m)
+    is_negative = (rows.offset + jnp.arange(n)[:, None] != jnp.arange(m)[None])[None]
     a, c = rows.anchor_present, rows.candidate_present
     return Negatives(
         logsumexp(
@@ -110,7 +110,7 @@ def _backward(block_size, residuals, gradients):
         # matrix products. For an empty sum `forward_sum` is arbitrary and its exponential may be infinite.
         d_rows = jnp.where(in_forward, jnp.exp(forward - forward_sum[:, :, None]), 0) * d_forward[:, :, None]
         d_columns = (
-            jnp.where(in_backward, jnp.exp(backward - backward_sum[:, None, :]), 0) * d_backward[:, None]
+            jnp.where(in_backward, jnp.exp(backward - backward_sum[:, None, :]), 0) * d_backward[:, None, :]
         )
         d_s = d_rows + d_columns
         d_a = jnp.einsum("pnm,pmd->pnd", d_s, partner.rows[j], precision=lax.Precision.HIGHEST)
@@ -201,7 +201,7 @@ def _logits(rows: Rows, anchors: _Side, candidates: _Side):
     """Compute a tile's logits minus those of the positives, in both directions, and the negatives' masks."""
     i, j = pair_indices(rows.anchors.shape[0])
     s = similarities(anchors.rows, candidates.rows)
-    is_negative = anchors.position[0][:, None] != candidates.position[0]
+    is_negative = (candidates.position != anchors.position.T)[None]
     in_forward = is_negative & candidates.present[j][:, None, :]
     in_backward = is_negative & anchors.present[i][:, :, None]
     forward = (s - anchors.positive[:, :, None]) / rows.forward_temperature[:, None, None]

@@ -3,7 +3,7 @@
 Axes: `k` views, `n` utterances, `d` features, and `p` for the k(k-1)/2 unordered pairs of views.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-Views = Mapping[str, Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
+Views = Mapping[str, Num[ArrayLike, "n d"]] | Sequence[Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
 Mask = Bool[ArrayLike, " n"] | Bool[ArrayLike, "k n"]
 
 
@@ -21,20 +21,31 @@ def stack(views: Views) -> Float[Array, "k n d"]:
     A mapping is stacked in **sorted order of its names**. `jax.jit` rebuilds dictionaries in that order, so
     insertion order would mean one thing outside a jitted function and another thing inside.
     """
-    if isinstance(views, Mapping):
-        shapes = {name: jnp.shape(views[name]) for name in sorted(views)}
+    if isinstance(views, Mapping | Sequence):
+        names = sorted(views) if isinstance(views, Mapping) else range(len(views))
+        arrays = {name: at_least_float32(views[name]) for name in names}
+        shapes = {name: array.shape for name, array in arrays.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(
                 f"all views need one shape [n, d], got {shapes}; project them to one width first"
             )
-        stacked = jnp.stack([jnp.asarray(views[name]) for name in shapes]) if shapes else jnp.zeros((0, 0, 0))
+        stacked = jnp.stack(list(arrays.values())) if arrays else jnp.zeros((0, 0, 0))
     else:
-        stacked = jnp.asarray(views)
+        stacked = at_least_float32(views)
     if stacked.ndim != 3:
         raise ValueError(
-            f"views must be a mapping of arrays [n, d] or one array [k, n, d], got {stacked.shape}"
+            f"views must be arrays [n, d], by name or in a list, or one array [k, n, d], got {stacked.shape}"
         )
-    return stacked.astype(jnp.promote_types(stacked.dtype, jnp.float32))
+    return stacked
+
+
+def at_least_float32(values: Num[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """Cast integers and floats narrower than float32 to float32; keep the dtype of wider floats."""
+    array = jnp.asarray(values)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"values must be real, got {array.dtype}")
+    is_wide = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits >= 32
+    return array.astype(array.dtype if is_wide else jnp.float32)
 
 
 def broadcast_mask(mask: Mask | None, k: int, n: int) -> Bool[Array, "k n"] | None:

@@ -1,6 +1,7 @@
 """Diagnostics of the agreement of views during training: retrieval accuracy, alignment, uniformity.
 
-They are computed over the rows that are present. Where no row is present, they are NaN.
+They are computed over the rows that are present. They are NaN where no row is present, and where a present
+row is not finite.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ def retrieval_accuracy(
     where an `argmax` may report 1. Similarities that differ by less than rounding (16 eps) are ties.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array of views, each `[n, d]`.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
         k: Number of nearest candidates among which the positive counts as found.
         mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
             absent. Direction i -> j is scored on the utterances present in both views, among all rows present
@@ -38,7 +39,8 @@ def retrieval_accuracy(
     Returns:
         An array whose `[i, j]` is the accuracy from anchors in view i to candidates in view j. Its diagonal,
         each view against itself, is 1 unless a view holds duplicates. For a mapping: (name, name) ->
-        accuracy of each ordered pair of different views. NaN where no utterance has both views.
+        accuracy of each ordered pair of different views. NaN where no utterance has both views, or where a
+        present row of either view is not finite.
 
     Raises:
         ValueError: If shapes do not fit, or `k` is less than 1.
@@ -70,12 +72,16 @@ def _retrieval_accuracy(z, k, mask):
         row, row_present, position = anchor
         similarity = jnp.einsum("id,jmd->ijm", row, z, precision=lax.Precision.HIGHEST)
         positive = lax.dynamic_slice_in_dim(similarity, position, 1, axis=2)
-        nearer = (similarity >= positive - tie) & present[None] & (jnp.arange(z.shape[1]) != position)
-        both = row_present[:, None] & lax.dynamic_index_in_dim(present, position, 1, keepdims=False)
+        is_negative = (jnp.arange(z.shape[1]) != position)[None]
+        nearer = (similarity >= positive - tie) & (present & is_negative)[None]
+        both = row_present[:, None] & lax.dynamic_slice_in_dim(present, position, 1, axis=1).T
         return (jnp.sum(nearer, axis=2) < k) & both, both
 
     hits, both = lax.map(score, _anchors(z, present), batch_size=_ANCHORS)
-    return jnp.sum(hits, axis=0, dtype=z.dtype) / jnp.sum(both, axis=0, dtype=z.dtype)
+    accuracy = jnp.sum(hits, axis=0, dtype=z.dtype) / jnp.sum(both, axis=0, dtype=z.dtype)
+    # Comparisons with NaN are False: without this, a diverged view would retrieve everything.
+    finite = jnp.all(jnp.isfinite(z), axis=(1, 2))
+    return jnp.where(finite[:, None] & finite[None], accuracy, jnp.nan)
 
 
 def alignment(
@@ -88,14 +94,15 @@ def alignment(
     At $\alpha = 2$ it is 0 for equal, 2 for orthogonal and 4 for opposite directions.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array of views, each `[n, d]`.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
         alpha: The power of the distance, positive.
         mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
             absent.
 
     Returns:
         A symmetric array with one entry per pair of views and a diagonal of 0. For a mapping: (name, name) ->
-        value of each ordered pair of different views. NaN where no utterance has both views.
+        value of each ordered pair of different views. NaN where no utterance has both views, or where a row
+        of such an utterance is not finite.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -121,7 +128,8 @@ def _alignment(z, alpha, mask):
     def distance(row):
         squares = jnp.sum((row[:, None] - row[None]) ** 2, axis=2)
         # The slope of the power is infinite at 0 for alpha < 2; equal rows get the gradient 0.
-        return jnp.where(squares > 0, jnp.where(squares > 0, squares, 1) ** (alpha / 2), 0)
+        is_zero = squares == 0
+        return jnp.where(is_zero, 0, jnp.where(is_zero, 1, squares) ** (alpha / 2))
 
     distances = lax.map(distance, jnp.moveaxis(z, 1, 0), batch_size=_ANCHORS)
     both = present[:, None] & present[None]
@@ -137,13 +145,14 @@ def uniformity(
     $$\log \frac{1}{n (n - 1)} \sum_{l \ne m} \exp(-t \lVert u_l - u_m \rVert^2)$$
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array of views, each `[n, d]`.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`.
         scale: $t$, positive.
         mask: `[n]`, or one row per view (of a mapping in sorted order of names), False where a row is
             absent.
 
     Returns:
-        One value per view, by name for a mapping. NaN for a view of fewer than two rows.
+        One value per view, by name for a mapping. NaN for a view of fewer than two rows, or with a present
+        row that is not finite.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -175,7 +184,7 @@ def _uniformity(z, scale, mask):
         row, row_present, position = anchor
         products = jnp.einsum("id,imd->im", row, z, precision=lax.Precision.HIGHEST)
         squares = jnp.maximum(jnp.sum(row * row, axis=1)[:, None] + lengths - 2 * products, 0)
-        compared = present & row_present[:, None] & (jnp.arange(n) != position)
+        compared = present & row_present[:, None] & (jnp.arange(n) != position)[None]
         return jnp.sum(jnp.where(compared, jnp.exp(-scale * squares), 0), axis=1), jnp.sum(compared, axis=1)
 
     sums, counts = lax.map(kernel, _anchors(z, present), batch_size=_ANCHORS)

@@ -66,7 +66,7 @@ def nt_xent(
         mask: `[n]`, False for rows that are absent (padding), or `[2, n]` for anchors and candidates.
 
     Returns:
-        A scalar of at least float32; 0 if every row is absent.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows or all are absent.
 
     Raises:
         ValueError: If shapes differ or do not fit, or a temperature that is a plain number is not positive.
@@ -98,12 +98,10 @@ def _nt_xent(z, temperature, mask):
     positive = positive_similarities(z)[0]
     is_negative = ~jnp.eye(s.shape[0], dtype=bool)
     if present is not None:
-        is_negative &= present[1]
+        is_negative &= present[1][None]
     losses = jax.nn.softplus(logsumexp((s - positive[:, None]) / tau, 1, is_negative))
-    if present is None:
-        return jnp.mean(losses)
-    both = present[0] & present[1]
-    return jnp.sum(jnp.where(both, losses, 0)) / jnp.maximum(jnp.sum(both), 1)
+    both = jnp.ones(losses.shape, bool) if present is None else present[0] & present[1]
+    return jnp.sum(jnp.where(both, losses, 0)) / jnp.maximum(jnp.sum(both, dtype=z.dtype), 1)
 
 
 def pairwise_nt_xent(
@@ -131,10 +129,10 @@ def pairwise_nt_xent(
     - CMC: this is its "full graph", with the negatives of the batch instead of a memory bank.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array `[k, n, d]`, k >= 2. Row `l` is the same utterance in
-            all views. Rows may have any length; a zero row has similarity 0 to every row, and zero gradient.
-            bfloat16 and float16 are accumulated in float32; float64 stays float64. In the arrays `[k, ...]`
-            below, the views of a mapping are in **sorted order of their names**.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2. Row `l` is the same
+            utterance in all views. Rows may have any length; a zero row has similarity 0 to every row, and
+            zero gradient. bfloat16 and float16 are accumulated in float32; float64 stays float64. In the
+            arrays `[k, ...]` below, the views of a mapping are in **sorted order of their names**.
         temperature: $\tau > 0$, a scalar, or `[k, k]` with one value per direction `[anchor view, candidate
             view]` (diagonal ignored). May be traced and differentiated, see `clamped_temperature`.
         mask: `[n]`, False for padded rows, or `[k, n]`, False also where an utterance lacks a view. An
@@ -155,7 +153,8 @@ def pairwise_nt_xent(
             be taken only once, and only in reverse mode.
 
     Returns:
-        A scalar of at least float32; 0, with zero gradient, if every row is absent or all weights are 0.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows, if all are absent or if all
+        weights are 0.
 
     Raises:
         ValueError: If there are fewer than two views, if shapes do not fit, or if a temperature or block size
@@ -223,7 +222,7 @@ def mean_directional_ce(
     `pairwise_nt_xent` describes the arguments and several devices in full.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array `[k, n, d]`, k >= 2.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2.
         temperature: $\tau > 0$, a scalar or `[k, k]`.
         mask: `[n]` or `[k, n]`, False where a row is absent.
         pair_weights: `[k, k]`, one per direction; only proportions matter.
@@ -231,7 +230,8 @@ def mean_directional_ce(
         block_size: Side of the tiles that are held instead of whole matrices.
 
     Returns:
-        A scalar of at least float32; 0, with zero gradient, if every row is absent or all weights are 0.
+        A scalar of at least float32; 0, with zero gradient, if there are no rows, if all are absent or if all
+        weights are 0.
 
     Raises:
         ValueError: As `pairwise_nt_xent`.
@@ -288,10 +288,11 @@ def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_si
             candidates=gather(z),
             candidate_positive=gather(positive),
             candidate_present=None if present is None else gather(present),
-            offset=lax.axis_index(axis_name) * n,
+            offset=lax.axis_index(axis_name).astype(int) * n,
         )
     negatives: blocked.Negatives
-    if block_size is None:
+    # Without rows there is nothing to hold in blocks, and no block fits.
+    if block_size is None or n == 0:
         negatives = blocked.sum_negatives(rows)
     else:
         negatives = blocked.sum_negatives_blocked(rows, min(block_size, rows.candidates.shape[1]))
@@ -303,9 +304,9 @@ def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_si
     sums, counts = jnp.sum(jnp.where(both, losses, 0), axis=2), jnp.sum(both, axis=1, dtype=z.dtype)
     if axis_name is not None:
         sums, counts = lax.psum((sums, counts), axis_name)
-    weights = jnp.where(counts > 0, jnp.stack([weights[i, j], weights[j, i]]), 0)
+    weights = jnp.where((counts > 0)[None], jnp.stack([weights[i, j], weights[j, i]]), 0)
     total = jnp.sum(weights)
-    return jnp.sum(weights * sums / jnp.maximum(counts, 1)) / jnp.where(total == 0, 1, total)
+    return jnp.sum(weights * sums / jnp.maximum(counts, 1)[None]) / jnp.where(total == 0, 1, total)
 
 
 def _sum_over_devices(backward: Float[Array, "p m"], axis_name: str | tuple[str, ...]) -> Float[Array, "p n"]:

@@ -37,7 +37,7 @@ def supervised_contrastive(
     function does not.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array `[k, n, d]`, k >= 1.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 1.
         labels: `[n]`, the class of each utterance.
         temperature: $\tau > 0$; may be traced.
         mask: `[n]` or `[k, n]`, False where a row is absent.
@@ -79,7 +79,7 @@ def _supervised_contrastive(z, labels, temperature, mask):
     losses = logsumexp(logits, 1, compared)[:, None] - logits
     counts = jnp.sum(positives, axis=1, dtype=z.dtype)
     per_anchor = jnp.sum(jnp.where(positives, losses, 0), axis=1) / jnp.maximum(counts, 1)
-    return jnp.sum(per_anchor) / jnp.maximum(jnp.sum(counts > 0), 1)
+    return jnp.sum(per_anchor) / jnp.maximum(jnp.sum(counts > 0, dtype=z.dtype), 1)
 
 
 def simclr_nt_xent(
@@ -95,7 +95,7 @@ def simclr_nt_xent(
     the denominator also holds the other positives. `pairwise_nt_xent` has no negatives within a view.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array `[k, n, d]`, k >= 2.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2.
         temperature: $\tau > 0$; may be traced.
         mask: `[n]` or `[k, n]`, False where a row is absent.
 
@@ -135,7 +135,7 @@ def sigmoid_loss(
     n, as in SigLIP, so the loss grows with n unless the bias learns the share of positives.
 
     Args:
-        views: A mapping name -> `[n, d]`, or an array `[k, n, d]`, k >= 2.
+        views: A mapping or sequence of arrays `[n, d]`, or one array `[k, n, d]`, k >= 2.
         temperature: $\tau > 0$; SigLIP learns $\log(1/\tau)$ from $\log 10$. May be traced.
         bias: $b$; SigLIP learns it from -10. May be traced.
         mask: `[n]` or `[k, n]`, False where a row is absent; the divisor is the number of positives.
@@ -170,11 +170,11 @@ def _sigmoid_loss(z, temperature, bias, mask):
     tau = temperatures.as_temperature(temperature, z, ())
     present = broadcast_mask(mask, k, n)
     z = normalise(z, present)
-    sign = 2 * jnp.eye(n, dtype=z.dtype) - 1
+    sign = 2 * jnp.eye(n, dtype=z.dtype)[None] - 1
     losses = jax.nn.softplus(-sign * (similarities(z, z) / tau + jnp.asarray(bias, z.dtype)))
     present = jnp.ones((k, n), bool) if present is None else present
     i, j = pair_indices(k)
     losses = jnp.where(present[i][:, :, None] & present[j][:, None, :], losses, 0)
     positives = jnp.sum(present[i] & present[j], axis=1, dtype=z.dtype)
     per_pair = jnp.where(positives > 0, jnp.sum(losses, axis=(1, 2)) / jnp.maximum(positives, 1), 0)
-    return jnp.sum(per_pair) / jnp.maximum(jnp.sum(positives > 0), 1)
+    return jnp.sum(per_pair) / jnp.maximum(jnp.sum(positives > 0, dtype=z.dtype), 1)

@@ -1,9 +1,13 @@
 """The temperature of a contrastive loss: its checks, and a learnable form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
+
+from .cosine import at_least_float32
 
 
 def check_positive(temperature: ArrayLike) -> None:
@@ -21,7 +25,7 @@ def as_temperature(temperature: ArrayLike, like: Array, *shapes: tuple[int, ...]
 
 
 def clamped_temperature(
-    log_temperature: Float[ArrayLike, "..."], *, minimum: float = 0.01, maximum: float = 1.0
+    log_temperature: Real[ArrayLike, "..."], *, minimum: float = 0.01, maximum: float = 1.0
 ) -> Float[Array, "..."]:
     r"""Compute a learnable temperature, bounded on both sides.
 
@@ -38,7 +42,7 @@ def clamped_temperature(
         maximum: Largest temperature.
 
     Returns:
-        The temperature, of the parameter's shape, differentiable in reverse mode.
+        The temperature, of the parameter's shape and at least float32, differentiable in reverse mode.
 
     Raises:
         ValueError: If the bounds are not 0 < minimum < maximum.
@@ -58,25 +62,25 @@ def clamped_temperature(
     """
     if not 0 < minimum < maximum:
         raise ValueError(f"the bounds must be 0 < minimum < maximum, got {minimum} and {maximum}")
-    log_temperature = jnp.asarray(log_temperature)
-    low, high = jnp.log(jnp.array([minimum, maximum], log_temperature.dtype))
-    return jnp.exp(_clip(log_temperature, low, high))
+    return _bounded_exp(at_least_float32(log_temperature), float(minimum), float(maximum))
 
 
-@jax.custom_vjp
-def _clip(x, low, high):
-    return jnp.clip(x, low, high)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _bounded_exp(x: Array, minimum: float, maximum: float) -> Array:
+    # Clipping after the exponential: exp(log(minimum)) may round to less than the minimum.
+    return jnp.clip(jnp.exp(x), minimum, maximum)
 
 
-def _clip_forward(x, low, high):
-    return jnp.clip(x, low, high), (x, low, high)
+def _bounded_exp_forward(x, minimum, maximum):
+    bounded = _bounded_exp(x, minimum, maximum)
+    return bounded, (jnp.exp(x), bounded)
 
 
-def _clip_backward(residuals, gradient):
-    x, low, high = residuals
+def _bounded_exp_backward(minimum, maximum, residuals, gradient):
+    unbounded, bounded = residuals
     # Descent moves against the gradient.
-    leads_out = ((x < low) & (gradient > 0)) | ((x > high) & (gradient < 0))
-    return jnp.where(leads_out, 0, gradient), None, None
+    leads_out = ((unbounded < minimum) & (gradient > 0)) | ((unbounded > maximum) & (gradient < 0))
+    return (jnp.where(leads_out, 0, gradient * bounded),)
 
 
-_clip.defvjp(_clip_forward, _clip_backward)
+_bounded_exp.defvjp(_bounded_exp_forward, _bounded_exp_backward)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
@@ -70,8 +71,49 @@ class ClassifierNetwork(NamedTuple):
     classifier: Classifier
 
 
+class Scale(NamedTuple):
+    """An affine map of the representation before the classifier; 0 and 1 leave it as it is."""
+
+    mean: Float[Array, "*r d"] | float = 0.0
+    scale: Float[Array, "*r d"] | float = 1.0
+    """The reciprocal of the standard deviation."""
+
+    @classmethod
+    def fit(cls, representations: Float[np.ndarray, "n d"]) -> "Scale":
+        """Return the map of these representations to mean zero and standard deviation one."""
+        return cls(representations.mean(axis=0), 1 / np.maximum(representations.std(axis=0), 1e-6))
+
+
+def compute_logits(
+    model: ClassifierNetwork,
+    params: Variables,
+    scale: Scale,
+    features: Ragged | Float[Array, "n d"],
+    key: jax.Array | None = None,
+) -> Float[Array, "n c"]:
+    """Return the logits of a batch. With a key: training mode, dropout drawn from it."""
+    representation = encode(model.encoder, params["encoder"], features, key=key)
+    scaled = (representation - scale.mean) * scale.scale
+    return cast(jax.Array, model.classifier.apply({"params": params["classifier"]}, scaled))
+
+
+def predict(
+    model: ClassifierNetwork, params: Variables, scale: Scale, features: Ragged | Float[Array, "n d"]
+) -> Float[Array, "n c"]:
+    """Return the log-probabilities of a batch by a fine-tuned model, without dropout.
+
+    Args:
+        model: The networks.
+        params: The parameters of `encoder` and `classifier`.
+        scale: The map of the representation, fitted when the model was trained.
+        features: Normalised features: `[n, d]` of a view of vectors, `pcl_jax.data.ragged.pack` of the
+            frames of each utterance for any other.
+    """
+    return jax.nn.log_softmax(compute_logits(model, params, scale, features), axis=-1)
+
+
 class Precomputed(nn.Module):
-    """The encoder of representations that are there already."""
+    """The identity encoder, for representations that were computed before."""
 
     def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d"]:
         return jnp.asarray(features)

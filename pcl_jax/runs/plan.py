@@ -18,7 +18,7 @@ def label_efficiency(
     *,
     per_class: Mapping[int, int] | None = None,
     probes: bool,
-) -> Iterator[Pretrain | Scored]:
+) -> Iterator[Spec]:
     """Yield each pre-training, then its views supervised, frozen and tuned, on few labels and on many.
 
     Args:

@@ -49,8 +49,8 @@ from pcl_jax.runs.spec import (
     views_of,
 )
 from pcl_jax.training import finetune as finetuning
+from pcl_jax.training import parallel_runs, represent
 from pcl_jax.training import probe as probing
-from pcl_jax.training import represent
 from pcl_jax.training.pretrain import pretraining_rows
 from pcl_jax.views.view import View
 
@@ -106,6 +106,11 @@ class Runner:
         classifier = Classifier(len(self.corpus.classes), settings.encoders.init)
         return ClassifierNetwork(view, self._encoder(view, settings), classifier)
 
+    def pretraining_networks(self, spec: Pretrain) -> PretrainingNetworks:
+        """Return the networks that pre-training trains."""
+        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
+        return PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
+
     def _encoder(self, view: str, settings: Settings) -> nn.Module:
         return ENCODERS[self.views[view].kind](self.views[view], settings.encoders)
 
@@ -149,8 +154,7 @@ class Runner:
 
     def _pretrain(self, spec: Pretrain, folder: Path, watch: Watch | None) -> None:
         data, options = self.data(spec), spec.settings.pretraining
-        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
-        networks = PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
+        networks = self.pretraining_networks(spec)
         card = self.card(spec) | {
             "skipped": dict(self.skipped),
             "imputed values": dict(data.imputed),
@@ -271,7 +275,7 @@ class Runner:
             first, size = group[0], len(group)
             if isinstance(first, Finetune):
                 data, network = self.data(first), self.network(first.view, first.settings)
-                size = finetuning.max_runs_per_program(data, network, self.mesh, frozen=first.frozen)
+                size = parallel_runs.max_runs_per_program(data, network, self.mesh, frozen=first.frozen)
             for begin in range(0, len(group), size):
                 yield group[begin : begin + size]
 
@@ -287,7 +291,7 @@ class Runner:
         first = group[0]
         data = self.data(first)
         if first.method == "probe-raw":
-            vectors = probing.pooled(data, first.view)
+            vectors = probing.pool_features(data, first.view)
         else:
             source: Source = "random" if first.method == "probe-random" else "pretrained"
             vectors = self._represent(first, source)

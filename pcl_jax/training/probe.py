@@ -1,6 +1,6 @@
-"""What a practitioner would try first: logistic regression on features or representations.
+"""Probe: logistic regression on pooled features or on representations.
 
-Standardised by the training fold's statistics; C is chosen on the validation session.
+They are standardised by the statistics of the training utterances; C is chosen on the validation session.
 """
 
 import warnings
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -16,22 +17,28 @@ from pcl_jax.data.fold import FoldData
 from pcl_jax.evaluation.metrics import uar
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Values of C tried; on a tie the strongest regularisation is kept."""
+"""The values of C to choose from; on a tie the strongest regularisation wins."""
 
 
 class Probed(NamedTuple):
+    """The predictions of a probe; -inf for a class that its labelled utterances lack."""
+
     validation: Float[np.ndarray, "n c"]
-    """Log-probabilities of the classes for the labelled validation utterances."""
+    """Log-probabilities of the labelled validation utterances; the prediction is the largest."""
     test: Float[np.ndarray, "m c"]
+    """Log-probabilities of the labelled test utterances."""
 
 
-def pooled(data: FoldData, view: str) -> Float[np.ndarray, "n d"]:
-    """One plain vector per utterance: the functionals as they are, mean and standard deviation over
-    frames of a spectrogram, the mean over frames of a speech model's last state."""
-    return np.stack([_pooled(features) for features in data.iterate_features(view)])
+def pool_features(data: FoldData, view: str) -> Float[np.ndarray, "n d"]:
+    """Return one plain vector per utterance of a fold.
+
+    Functionals stay as they are; a spectrogram gives the mean and standard deviation over its frames, hidden
+    states the mean of the last state over its frames.
+    """
+    return np.stack([_pool(features) for features in data.iterate_features(view)])
 
 
-def _pooled(features: Float[np.ndarray, "..."]) -> Float[np.ndarray, " d"]:
+def _pool(features: Float[np.ndarray, "..."]) -> Float[np.ndarray, " d"]:
     if features.ndim == 1:
         return features
     if features.ndim == 2:
@@ -40,10 +47,12 @@ def _pooled(features: Float[np.ndarray, "..."]) -> Float[np.ndarray, " d"]:
 
 
 def probe(data: FoldData, vectors: Float[Array, "n d"], rows: Int[np.ndarray, " l"]) -> Probed:
-    """Fit on the labelled `rows`, choose C by validation UAR, predict validation and test.
+    """Fit a logistic regression on labelled rows, choose C by validation UAR, predict validation and test.
 
-    `vectors` has one row per utterance of the fold; it is standardised by the training utterances,
-    labelled or not.
+    Args:
+        data: The labels of the fold.
+        vectors: One row per utterance of the fold; standardised by the training utterances, labelled or not.
+        rows: The labelled training utterances.
     """
     train = np.asarray(vectors)[data.train]
     x = (np.asarray(vectors) - train.mean(axis=0)) / np.maximum(train.std(axis=0), 1e-6)
@@ -52,20 +61,26 @@ def probe(data: FoldData, vectors: Float[Array, "n d"], rows: Int[np.ndarray, " 
     best, kept = -1.0, None
     for strength in STRENGTHS:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 steps are a probe's budget
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 steps are the budget of a probe
             model = LogisticRegression(C=strength, max_iter=1000).fit(x[rows], data.labels[rows])
-        predicted = model.predict(x[validation])
-        score = uar(data.labels[validation], predicted, classes)
+        predicted = _log_probabilities(model, x[validation], classes)
+        score = uar(data.labels[validation], predicted.argmax(axis=-1), classes)
         if score > best:
-            best, kept = score, model
+            best, kept = score, Probed(predicted, _log_probabilities(model, x[test], classes))
     assert kept is not None
-    return Probed(*(_log_probabilities(kept, x[rows], classes) for rows in (validation, test)))
+    return kept
 
 
 def _log_probabilities(
     model: LogisticRegression, x: Float[np.ndarray, "n d"], classes: int
 ) -> Float[np.ndarray, "n c"]:
-    """Return log-probabilities of all classes; of one without a labelled utterance, minus infinity."""
-    found = np.full((len(x), classes), -np.inf, np.float32)
-    found[:, model.classes_] = model.predict_log_proba(x)
+    """Return log-probabilities in float64 whose largest is what `model.predict` says.
+
+    `predict_log_proba` keeps the float32 of `x`, in which two scores can become one probability.
+    """
+    scores = model.decision_function(x).astype(np.float64)
+    if scores.ndim == 1:  # two classes: the log-odds of the second
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    found = np.full((len(x), classes), -np.inf)
+    found[:, model.classes_] = log_softmax(scores, axis=1)
     return found

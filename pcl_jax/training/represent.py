@@ -1,4 +1,4 @@
-"""What a network makes of each of some utterances, dropout off, batch by batch."""
+"""Batched inference over utterances, without dropout."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,23 +18,29 @@ from pcl_jax.models.networks import ClassifierNetwork, encode
 def represent(
     data: FoldData, model: ClassifierNetwork, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
 ) -> Float[np.ndarray, "n d"]:
-    """Representations of these rows by an encoder with the given parameters, dropout off."""
+    """Return the representations of these rows by an encoder with the given parameters, without dropout."""
     return map_utterances(data.select_view(model.view), rows, mesh, partial(_represent, params, model=model))
 
 
 def map_utterances(
     data: FoldData, rows: Int[np.ndarray, " n"], mesh: Mesh, function: Callable[..., Array]
 ) -> Shaped[np.ndarray, "n ..."]:
-    """`function(features, rows, **static)` of batches of these rows of one view: one result per row, in their
-    order, every row exactly once."""
-    of_view = next(iter(data.lengths.values()), None)
-    places = np.arange(len(rows))[None] if of_view is None else balanced_batches(of_view[rows])
+    """Apply a function to batches of these rows; return one result per row, in their order.
+
+    Args:
+        data: The features of one view.
+        rows: The utterances.
+        mesh: The devices that share each batch.
+        function: `function(features, rows, **static)` -> `[batch, ...]`, compiled.
+    """
+    lengths = next(iter(data.lengths.values()), None)
+    places = np.arange(len(rows))[None] if lengths is None else balanced_batches(lengths[rows])
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (batch.rows, data.throttle(function(batch.features, batch.rows, **batch.static)))
         for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
     ]
-    found = np.concatenate([result[placed.ravel() >= 0] for placed, result in fetch(results)])
+    found = np.concatenate([result[batch_rows.ravel() >= 0] for batch_rows, result in fetch(results)])
     return found[np.argsort(places[places >= 0])]
 
 

@@ -104,7 +104,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
         checkpoints: As for `catalogue`.
 
     Raises:
-        ValueError: an unknown name, or a name given twice.
+        ValueError: an unknown name, a name given twice, or a table that cannot be read.
     """
     from pcl_jax.views.speech_models.checkpoint import family_of
     from pcl_jax.views.table import TableView
@@ -113,7 +113,8 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     for name, _ in tables:
         if name in known:
             raise ValueError(f"{name!r} is a view already: give the table another name in --views")
-    known = known | {name: TableView(name, Path(table)) for name, table in tables}
+    imported = {name: TableView(name, Path(table)) for name, table in tables}
+    known = known | imported
     names = [name.split("=", 1)[0] for name in names]
     for name in names:
         if name not in known:
@@ -121,7 +122,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     if len(set(names)) < len(names):
         raise ValueError(f"--views {' '.join(names)} names a view twice")
     if names:
-        return Choice({name: known[name] for name in names})
+        return Choice({name: known[name] for name in names}, "\n".join(v.summary for v in imported.values()))
     handcrafted = {name: known[name] for name in ("mel", "egemaps")}
     families = [family_of(checkpoint) for checkpoint in checkpoints]
     if families:

@@ -45,8 +45,10 @@ class View(Protocol):
 
     @property
     def device_batch(self) -> int | None:
-        """The number of utterances that one call of `features` receives, in the process that has the
-        accelerator; None: one utterance, in a worker process."""
+        """The number of utterances in one call of `features`; None: one, in a worker process.
+
+        Views with a number run in the process that has the accelerator.
+        """
         return None
 
     @property

@@ -10,8 +10,9 @@ from pcl_jax.features.store import Store, StoreError
 from pcl_jax.models.encoders import HiddenStatesEncoder
 from pcl_jax.runs.records import params_digest
 from pcl_jax.runs.spec import Finetune, Labels
-from pcl_jax.training.finetune import Run, finetune, init_params, max_runs_per_program
-from pcl_jax.training.probe import pooled
+from pcl_jax.training.finetune import Run, finetune, init_params
+from pcl_jax.training.parallel_runs import max_runs_per_program
+from pcl_jax.training.probe import pool_features
 from tests.runs.conftest import SETTINGS, VIEWS, FakeView
 
 STATES = FakeView(
@@ -55,7 +56,7 @@ def test_what_is_read_batch_by_batch_is_fine_tuned_and_probed_to_the_same(make_r
             mesh=runner.mesh,
         )
         found.append((tuned["params_digest"], tuned["uar"], params_digest(jax.device_get(frozen.params))))
-        found[-1] += (pooled(data, "states").tobytes(),)
+        found[-1] += (pool_features(data, "states").tobytes(),)
     assert found[0] == found[1]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pcl_jax.features.extract import extract
 from pcl_jax.features.store import StoreError
 from pcl_jax.runs.checkpoint import save_arrays
 from pcl_jax.views.table import TableView
+from tests.features.parts import append
 from tests.features.test_extract import Ends, corpus_of, sound
 
 DESCRIBE = {"dtype": "float32"}
@@ -80,7 +82,7 @@ def test_what_a_run_was_trained_on_is_kept(tmp_path):
     card.write_text(json.dumps({"ends features": three.name.rpartition("-")[2], "fold": 1}))
     model = tmp_path / "runs" / "c" / "finetune-fold1" / "model.safetensors"
     save_arrays(model, {"w": np.zeros(2)}, {"ends features": four.name.rpartition("-")[2]})
-    (unused,) = manage.unused(tmp_path / "f", tmp_path / "runs")
+    (unused,) = manage.unused_stores(tmp_path / "f", tmp_path / "runs")
     assert unused.folder == two
     with store.Writer(two, "ends", Ends().describe(), shard=(1, 2)):
         with pytest.raises(StoreError, match="another process is writing"):
@@ -90,6 +92,35 @@ def test_what_a_run_was_trained_on_is_kept(tmp_path):
     assert not two.exists()
     assert three.is_dir()
     assert four.is_dir()
+
+
+def test_the_stores_of_extra_corpora_and_of_corpora_with_odd_names_are_kept(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 1)
+    for name in ("c", "extra", "my/c", "other"):
+        extract(replace(corpus, name=name), [Ends()], tmp_path / "f")
+    digest = store.place(tmp_path, "c", "ends", Ends().describe()).name.rpartition("-")[2]
+    card = tmp_path / "runs" / "c" / "pretrain-fold1" / "run.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(
+        json.dumps({"ends features": digest, "feature stores": [f"c/ends-{digest}", f"extra/ends-{digest}"]})
+    )
+    odd = tmp_path / "runs" / "my%2Fc" / "finetune-fold1" / "model.safetensors"
+    save_arrays(odd, {"w": np.zeros(2)}, {"feature stores": [f"my%2Fc/ends-{digest}"]})
+    assert [unused.corpus for unused in manage.unused_stores(tmp_path / "f", tmp_path / "runs")] == ["other"]
+
+
+def test_without_a_run_or_with_one_that_cannot_be_read_nothing_is_called_unused(tmp_path):
+    extract(corpus_of(tmp_path / "audio", 1), [Ends()], tmp_path / "f")
+    with pytest.raises(StoreError, match=r"rums is no folder.*check --runs"):
+        manage.unused_stores(tmp_path / "f", tmp_path / "rums")
+    with pytest.raises(StoreError, match=r"audio holds no run.*check --runs"):
+        manage.unused_stores(tmp_path / "f", tmp_path / "audio")
+    for name in ("run.json", "model.safetensors"):
+        run = tmp_path / f"runs of {name}" / "c" / "run"
+        run.mkdir(parents=True)
+        (run / name).write_text("{")
+        with pytest.raises(StoreError, match=rf"{name} cannot be read"):
+            manage.unused_stores(tmp_path / "f", run.parents[1])
 
 
 @pytest.fixture
@@ -105,7 +136,7 @@ def segments(tmp_path) -> tuple[Corpus, store.Store]:
     )
     corpus = Corpus("c", utterances, {})
     states = [np.random.default_rng(i).normal(size=(4, 3, 5)).astype(np.float16) for i in range(3)]
-    store.append(
+    append(
         tmp_path / "s", "states", {"dtype": "float16"},
         [store.Row(u.id, "d", x) for u, x in zip(utterances, states, strict=True)],
     )  # fmt: skip
@@ -134,6 +165,17 @@ def test_a_table_has_audformats_index_and_comes_back_as_a_view(segments, tmp_pat
     for utterance in corpus.utterances:
         expected = there[utterance.id][:, -1].astype(np.float32).mean(axis=0)
         np.testing.assert_allclose(result.stores["mine"][utterance.id], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_ids_that_look_like_numbers_come_back(tmp_path, suffix):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    assert corpus.utterances[0].id == "000"
+    stored = extract(corpus, [Ends()], tmp_path / "f").stores["ends"]
+    export(corpus, "ends", stored, tmp_path / f"t{suffix}")
+    found = extract(corpus, [TableView("mine", tmp_path / f"t{suffix}")], tmp_path / "f").stores["mine"]
+    for id in ("000", "001", "002"):
+        np.testing.assert_allclose(found[id], stored[id].mean(axis=0), rtol=1e-6)
 
 
 def test_a_folder_has_every_array_as_stored(segments, tmp_path):
@@ -182,7 +224,7 @@ def write(folder, text: str):
     ("text", "says"),
     [
         ("file,f\na.wav,1\n", r"no row for the utterance y"),
-        ("name,f\na.wav,1\n", "neither a column 'id' nor 'file'"),
+        ("name,f\na.wav,1\n", r"no column 'id' or 'file' .*it has 'name', 'f'"),
         ("file,label\na.wav,one\n", "no column of numbers"),
         ("file,f\na.wav,1\na.wav,2\n", r"several rows of 'a\.wav'"),
         ("", "cannot be read"),
@@ -197,7 +239,7 @@ def test_a_row_that_would_serve_two_utterances_is_an_error(tmp_path):
     for folder in "ab":
         sound(tmp_path / folder / "1.wav", 0)
     utterances = tuple(Utterance(f, tmp_path / f / "1.wav", 1, "s", None, 0.25) for f in "ab")
-    with pytest.raises(ValueError, match=r"row 1 of .* is as much of the utterance a as of b"):
+    with pytest.raises(ValueError, match=r"row 1 of .* fits the utterance a as well as b"):
         extract(
             Corpus("c", utterances, {}),
             [TableView("m", write(tmp_path, "file,f\n1.wav,1\n"))],

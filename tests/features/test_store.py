@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pcl_jax.features import store
 from pcl_jax.features.store import Row, StoreError, Writer
+from tests.features.parts import append
 
 DESCRIBE = {"dtype": "float32", "bands": 4}
 
@@ -35,8 +36,8 @@ def same(opened: store.Store, rows: list[Row]) -> None:
 
 def test_reads_what_was_written(tmp_path):
     rows = [row("a"), row("b", (7, 4), seed=1), row("c", (1, 4), seed=2)]
-    store.append(tmp_path / "s", "mel", DESCRIBE, rows[:2])
-    store.append(tmp_path / "s", "mel", DESCRIBE, rows[2:])
+    append(tmp_path / "s", "mel", DESCRIBE, rows[:2])
+    append(tmp_path / "s", "mel", DESCRIBE, rows[2:])
     opened = store.open(tmp_path / "s")
     same(opened, rows)
     assert opened.ids == ("a", "b", "c")
@@ -64,7 +65,7 @@ def test_any_shape_and_dtype(tmp_path_factory, shapes, trailing, dtype):
     folder = tmp_path_factory.mktemp("s")
     rows = [row(str(i), (t, *trailing), seed=i) for i, t in enumerate(shapes)]
     rows = [r._replace(values=r.values.astype(dtype)) for r in rows]
-    store.append(folder, "v", {"dtype": dtype}, rows)
+    append(folder, "v", {"dtype": dtype}, rows)
     opened = store.open(folder)
     same(opened, rows)
     assert opened["0"].dtype == dtype
@@ -79,7 +80,7 @@ def test_any_shape_and_dtype(tmp_path_factory, shapes, trailing, dtype):
 
 
 def test_a_buffer_that_does_not_fit_is_refused(tmp_path):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a", (3, 4)), row("b", (2, 4))])
+    append(tmp_path, "mel", DESCRIBE, [row("a", (3, 4)), row("b", (2, 4))])
     for wrong in (np.zeros((4, 4), np.float32), np.zeros((9, 5), np.float32)):
         with pytest.raises(ValueError, match=r"[Ss]hape|size"):
             store.open(tmp_path).packed(["a", "b"], out=wrong)
@@ -88,7 +89,7 @@ def test_a_buffer_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_values_are_mapped_and_read_only(tmp_path):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
+    append(tmp_path, "mel", DESCRIBE, [row("a")])
     values = store.open(tmp_path)["a"]
     assert not values.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
@@ -96,46 +97,46 @@ def test_values_are_mapped_and_read_only(tmp_path):
 
 
 def test_values_are_rounded_to_the_described_dtype(tmp_path):
-    store.append(tmp_path, "v", {"dtype": "float16"}, [row("a")])
+    append(tmp_path, "v", {"dtype": "float16"}, [row("a")])
     opened = store.open(tmp_path)["a"]
     np.testing.assert_array_equal(opened, row("a").values.astype(np.float16))
 
 
 def test_one_vector_per_utterance_packs_to_a_matrix_without_lengths(tmp_path):
     rows = [row("a", (88,)), row("b", (88,), seed=1)]
-    store.append(tmp_path, "egemaps", DESCRIBE, rows)
+    append(tmp_path, "egemaps", DESCRIBE, rows)
     values, lengths = store.open(tmp_path).packed(["b", "a", "b"])
     assert lengths.tolist() == [0, 0, 0]
     np.testing.assert_array_equal(values, np.stack([rows[1].values, rows[0].values, rows[1].values]))
 
 
 def test_nothing_packed_keeps_the_trailing_shape(tmp_path):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a", (3, 4, 5))])
+    append(tmp_path, "mel", DESCRIBE, [row("a", (3, 4, 5))])
     values, lengths = store.open(tmp_path).packed([])
     assert (values.shape, values.dtype, lengths.shape) == ((0, 4, 5), np.float32, (0,))
 
 
 def test_nan_is_kept(tmp_path):
     values = np.array([1.0, np.nan, np.inf], np.float32)
-    store.append(tmp_path, "egemaps", DESCRIBE, [Row("a", "aa", values)])
+    append(tmp_path, "egemaps", DESCRIBE, [Row("a", "aa", values)])
     np.testing.assert_array_equal(store.open(tmp_path)["a"], values)
 
 
 def test_odd_ids(tmp_path):
     ids = ["Ses01", "ses01", "SES01", "größe/../x", "名前 \n\t", "", "🙂", "a" * 5000, "é", "e\u0301"]
     rows = [row(id, seed=i) for i, id in enumerate(ids)]
-    store.append(tmp_path, "mel", DESCRIBE, rows)
+    append(tmp_path, "mel", DESCRIBE, rows)
     same(store.open(tmp_path), rows)
 
 
 def test_newer_row_wins(tmp_path):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a"), row("b")])
-    store.append(tmp_path, "mel", DESCRIBE, [row("a", (5, 4), audio="bb", seed=3)])
+    append(tmp_path, "mel", DESCRIBE, [row("a"), row("b")])
+    append(tmp_path, "mel", DESCRIBE, [row("a", (5, 4), audio="bb", seed=3)])
     same(store.open(tmp_path), [row("a", (5, 4), audio="bb", seed=3), row("b")])
 
 
 def test_no_rows(tmp_path):
-    store.append(tmp_path / "s", "mel", DESCRIBE, [])
+    append(tmp_path / "s", "mel", DESCRIBE, [])
     opened = store.open(tmp_path / "s")
     assert (len(opened), opened.ids, opened.metadata) == (0, (), {})
     assert opened.packed([])[0].size == 0
@@ -162,8 +163,8 @@ def test_place_is_named_by_everything_that_changes_a_value(tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, -1])
 def test_truncated_part_is_named(tmp_path, kept):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
-    store.append(tmp_path, "mel", DESCRIBE, [row("b")])
+    append(tmp_path, "mel", DESCRIBE, [row("a")])
+    append(tmp_path, "mel", DESCRIBE, [row("b")])
     part = tmp_path / "part-00001.arrow"
     content = part.read_bytes()
     part.write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
@@ -174,7 +175,7 @@ def test_truncated_part_is_named(tmp_path, kept):
 
 
 def test_flipped_bits_of_values_are_found_by_verify(tmp_path):
-    store.append(tmp_path, "mel", DESCRIBE, [row("a"), row("b", seed=1)])
+    append(tmp_path, "mel", DESCRIBE, [row("a"), row("b", seed=1)])
     part = tmp_path / "part-00000.arrow"
     content = bytearray(part.read_bytes())
     content[content.find(row("b", seed=1).values.tobytes()) + 7] ^= 4
@@ -206,7 +207,7 @@ def test_shares_are_written_at_once_and_the_whole_by_one_alone(tmp_path):
     assert [part.name for part in store.parts(tmp_path)] == [
         "part-00000-2of2.arrow", "part-00001-1of2.arrow", "part-00002-2of2.arrow", "part-00003-1of2.arrow",
     ]  # fmt: skip
-    store.append(tmp_path, "mel", DESCRIBE, [row("b", audio="new")])
+    append(tmp_path, "mel", DESCRIBE, [row("b", audio="new")])
     opened = store.open(tmp_path)
     assert sorted(opened.ids) == ["a", "b", "c", "d"]
     assert opened.audio_digest("b") == "new"
@@ -225,11 +226,11 @@ def test_a_writer_clears_its_own_strays_and_not_those_of_other_shares(tmp_path):
 def test_a_quota_stops_the_part_and_keeps_those_before(tmp_path):
     """The operating system's own refusal: no file beyond 64 KiB."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
+    append(tmp_path, "mel", DESCRIBE, [row("a")])
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     try:
         with pytest.raises(StoreError, match=r"part-00001\.arrow: cannot be written \(.*make room"):
-            store.append(tmp_path, "mel", DESCRIBE, [row("b", (40_000, 4))])
+            append(tmp_path, "mel", DESCRIBE, [row("b", (40_000, 4))])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     same(store.open(tmp_path), [row("a")])
@@ -261,13 +262,13 @@ def test_a_part_is_not_there_before_it_is_synced(tmp_path, monkeypatch):
     def killed(_):
         raise SystemExit
 
-    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
+    append(tmp_path, "mel", DESCRIBE, [row("a")])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", killed)
         with pytest.raises(SystemExit):
-            store.append(tmp_path, "mel", DESCRIBE, [row("b")])
+            append(tmp_path, "mel", DESCRIBE, [row("b")])
     assert store.open(tmp_path).ids == ("a",)
-    store.append(tmp_path, "mel", DESCRIBE, [row("c")])
+    append(tmp_path, "mel", DESCRIBE, [row("c")])
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "part-00000.arrow", "part-00001.arrow"]
 
 
@@ -332,7 +333,7 @@ def test_writers_in_processes_one_of_which_dies_do_not_block_the_next(tmp_path):
     process = context.Process(target=_hold_lock_and_die, args=(tmp_path,))
     process.start()
     process.join()
-    store.append(tmp_path, "mel", DESCRIBE, [row("a")])
+    append(tmp_path, "mel", DESCRIBE, [row("a")])
     assert store.open(tmp_path).ids == ("a",)
 
 

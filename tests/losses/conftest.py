@@ -1,5 +1,14 @@
+"""Settings of the losses' tests: strict promotion, and quick compilation."""
+
 import jax
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _promote_strictly():
+    """Refuse implicit promotion of ranks and dtypes, as many JAX code bases do."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
 
 
 @pytest.fixture(autouse=True)

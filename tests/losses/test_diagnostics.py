@@ -103,6 +103,29 @@ def test_diagnostics_without_rows_are_nan():
     assert np.isnan(uniformity(views, mask=absent)).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("function", [retrieval_accuracy, alignment, uniformity])
+def test_a_row_that_is_not_finite_makes_the_diagnostics_of_its_view_nan(function, bad):
+    """A diverged view must look diverged: its retrieval accuracy was 1 and its alignment 0."""
+    views = random_views(8, 3, 20, 4)
+    expected = np.array(function(views))
+    views[1, 5, 2] = bad
+    value = np.array(function(views))
+    expected[1] = np.nan
+    if expected.ndim == 2:
+        expected[:, 1] = np.nan
+    np.testing.assert_array_equal(value, expected)
+    views[:] = bad
+    assert np.isnan(function(views)).all()
+
+
+@pytest.mark.parametrize("function", [retrieval_accuracy, alignment, uniformity])
+def test_an_empty_batch_has_no_diagnostics(function):
+    value = function(np.zeros((3, 0, 4), "f"))
+    assert value.shape[0] == 3
+    assert np.isnan(value).all()
+
+
 def test_gradients_are_finite_where_rows_are_equal():
     views = jnp.ones((2, 5, 4))
     for function in (lambda v: alignment(v, alpha=1.0), uniformity):

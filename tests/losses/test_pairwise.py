@@ -372,6 +372,20 @@ def test_the_loss_is_zero_where_all_rows_are_absent(block_size):
     assert np.all(gradient == 0)
 
 
+@whole_and_blocked
+@pytest.mark.parametrize("mask", [None, np.zeros((2, 0), bool)], ids=["plain", "masked"])
+def test_the_loss_of_an_empty_batch_is_zero(mask, block_size):
+    function = partial(pairwise_nt_xent, mask=mask, block_size=block_size)
+    value, gradient = jax.value_and_grad(function)(jnp.zeros((2, 0, 4)))
+    assert value == 0
+    assert gradient.shape == (2, 0, 4)
+    value, gradient = jax.value_and_grad(lambda v: nt_xent(*v, temperature=0.5, mask=mask))(
+        jnp.zeros((2, 0, 4))
+    )
+    assert value == 0
+    assert gradient.shape == (2, 0, 4)
+
+
 def test_the_loss_is_zero_where_no_utterance_has_two_views():
     views = np.float32(random_views(17, 2, 4, 3))
     mask = np.array([[True, True, False, False], [False, False, True, True]])
@@ -459,6 +473,15 @@ def test_the_loss_without_blocks_can_be_differentiated_twice():
     assert_close(hessian, hessian.T, rtol=1e-4, atol=1e-4)
 
 
+def test_a_sequence_of_views_equals_an_array_in_its_order():
+    """Twelve views, so that an order by name, "10" before "2", would show."""
+    views = random_views(26, 12, 4, 3).astype("f")
+    weights = np.random.default_rng(26).uniform(size=(12, 12))
+    expected = pairwise_nt_xent(views, pair_weights=weights)
+    assert pairwise_nt_xent(list(views), pair_weights=weights) == expected
+    assert pairwise_nt_xent(tuple(jnp.asarray(view) for view in views), pair_weights=weights) == expected
+
+
 # Wrong inputs.
 
 
@@ -474,6 +497,8 @@ def test_the_loss_without_blocks_can_be_differentiated_twice():
         (np.ones((2, 4, 3)), {"pair_weights": np.ones((3, 3))}, r"pair_weights .* got \(3, 3\)"),
         (np.ones((2, 4, 3)), {"block_size": 0}, "block_size must be positive or None, got 0"),
         (np.ones((4, 3)), {}, r"got \(4, 3\)"),
+        ([np.ones((4, 3)), np.ones((4, 2))], {}, r"0: \(4, 3\), 1: \(4, 2\)"),
+        (np.ones((2, 4, 3), complex), {}, "real, got complex64"),
     ],
 )
 def test_errors_name_the_argument_and_its_value(views, options, message, monkeypatch):

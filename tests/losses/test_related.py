@@ -1,6 +1,7 @@
 """SupCon by loops, SimCLR against optax, SigLIP against open_clip."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -61,7 +62,8 @@ def test_simclr_equals_optax_ntxent():
     labels = np.tile(np.arange(10), 2)
 
     def optax_loss(views):
-        return optax.losses.ntxent(views.reshape(20, 6), labels, temperature=0.5)
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return optax.losses.ntxent(views.reshape(20, 6), labels, temperature=0.5)
 
     value, gradient = jax.jit(jax.value_and_grad(simclr_nt_xent))(views)
     expected, expected_gradient = jax.jit(jax.value_and_grad(optax_loss))(jnp.asarray(views))
@@ -102,6 +104,25 @@ def test_a_batch_with_absent_rows_equals_the_smaller_batch(function):
     np.testing.assert_allclose(gradient[:, mask], expected_gradient, rtol=1e-10, atol=1e-14)
     assert np.all(gradient[:, ~mask] == 0)
     assert function(views, mask=np.zeros(12, bool)) == 0
+
+
+@pytest.mark.parametrize(
+    "function", [sigmoid_loss, simclr_nt_xent, partial(supervised_contrastive, labels=np.zeros(0, int))]
+)
+def test_an_empty_batch_costs_nothing(function):
+    value, gradient = jax.value_and_grad(function)(jnp.zeros((2, 0, 4)))
+    assert value == 0
+    assert gradient.shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "function", [sigmoid_loss, simclr_nt_xent, partial(supervised_contrastive, labels=np.arange(12) % 3)]
+)
+def test_a_row_that_is_not_finite_makes_the_loss_nan(function, bad):
+    views = np.random.default_rng(7).normal(size=(2, 12, 5))
+    views[1, 3, 2] = bad
+    assert np.isnan(function(views))
 
 
 def test_sigmoid_loss_is_the_mean_over_pairs_of_views():

@@ -13,6 +13,18 @@ def test_the_temperature_is_the_exponential_clipped_to_the_bounds():
     np.testing.assert_allclose(clamped_temperature(parameter), [0.01, 0.01, 0.07, 1.0, 1.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.float32, jnp.bfloat16])
+def test_the_temperature_never_leaves_the_bounds_whatever_the_dtype(dtype):
+    """In integers log 0.01 is log 0, and exp(log 0.01) may round to less than 0.01 in any dtype."""
+    temperature = clamped_temperature(jnp.arange(-200, 200, dtype=dtype))
+    assert temperature.dtype == jnp.float32
+    assert temperature.min() == jnp.float32(0.01)
+    assert temperature.max() == 1
+    assert clamped_temperature(-10) == jnp.float32(0.01)
+    for minimum in np.geomspace(0.001, 0.9, 100):
+        assert clamped_temperature(-10, minimum=minimum) == jnp.float32(minimum)
+
+
 @pytest.mark.parametrize(
     ("temperature", "sign", "moves"),
     [

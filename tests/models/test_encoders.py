@@ -13,7 +13,7 @@ from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, Spe
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.layers import Dropout
 from pcl_jax.models.mixing import mix_dense
-from pcl_jax.training.optimiser import count
+from pcl_jax.training.optimiser import count_parameters
 
 RNG = np.random.default_rng(0)
 
@@ -111,8 +111,13 @@ def test_parameters_are_as_many_as_the_authors_networks_have():
     wav2vec2 = HiddenStatesEncoder().init(key, pack([np.zeros((4, 13, 768), np.float32)]))
     head = ProjectionHead().init(key, jnp.zeros((2, 128)))["params"]
     classifier = Classifier(4).init(key, jnp.zeros((1, 128)))
-    assert [count(p) for p in (mel, functionals, wav2vec2, classifier)] == [49_376, 55_680, 114_957, 516]
-    assert count(head) == 128 * 256 + 256 + 2 * 256 + 256 * 128 + 128
+    assert [count_parameters(p) for p in (mel, functionals, wav2vec2, classifier)] == [
+        49_376,
+        55_680,
+        114_957,
+        516,
+    ]
+    assert count_parameters(head) == 128 * 256 + 256 + 2 * 256 + 256 * 128 + 128
 
 
 def test_flattened_spectral_representation_has_the_authors_size():

@@ -15,6 +15,7 @@ from pcl_jax.features import store
 from pcl_jax.models.encoders import ENCODERS, FunctionalsEncoder, SpectrogramEncoder
 from pcl_jax.runs.runner import Runner, open_runner
 from pcl_jax.runs.spec import Finetune, Labels
+from tests.features.parts import append
 
 CLASSES = ("neutral", "angry", "sad", "happy")
 SETTINGS = config.Settings(
@@ -118,7 +119,7 @@ def small_runner(
             rows.append(store.Row(u.id, f"audio of {corpus.name} {u.id}", values))
         target = folder / f"features-{runs}" / view.name
         if not target.is_dir():
-            store.append(target, view.name, view.describe(), rows)
+            append(target, view.name, view.describe(), rows)
         stores[view.name] = store.open(target)
     return open_runner(
         corpus,

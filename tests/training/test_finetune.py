@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 
 from pcl_jax.data.batches import Layout, balanced_batches, split
+from pcl_jax.data.ragged import pack
 from pcl_jax.devices import mesh
+from pcl_jax.models.networks import Scale, predict
 from pcl_jax.runs.spec import Finetune, Labels
-from pcl_jax.training import finetune as finetune_module
-from pcl_jax.training.finetune import Run, Scale, finetune, init_params
+from pcl_jax.training import finetune_step
+from pcl_jax.training.finetune import Run, finetune, init_params
 from pcl_jax.training.represent import represent
-from tests.runs.conftest import SETTINGS
+from tests.data.test_fold import STATES
+from tests.runs.conftest import SETTINGS, VIEWS
 
 CONFIG = SETTINGS.finetuning
+
+
+def assert_same_predictions(one, other):
+    """The predicted classes are equal, their log-probabilities but for rounding."""
+    np.testing.assert_array_equal(one.argmax(axis=-1), other.argmax(axis=-1))
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def run(runner, config, *, view="mel", frozen=True, repeat=0, encoder=None):
@@ -57,11 +66,12 @@ def test_standardising_is_blind_to_the_scale_of_the_representation(make_runner):
     encoder, plain = run(runner, config, view="egemaps")
     louder = encoder | {"Dense_1": jax.tree.map(lambda leaf: leaf * 1000, encoder["Dense_1"])}
     _, scaled = run(runner, config, view="egemaps", encoder=louder)
-    assert np.array_equal(plain.test, scaled.test)
+    predictions = plain.test.argmax(axis=-1)
+    assert np.array_equal(predictions, scaled.test.argmax(axis=-1))
     np.testing.assert_allclose(scaled.scale.mean, plain.scale.mean * 1000, rtol=1e-4)
     _, without = run(runner, CONFIG, view="egemaps", encoder=louder)
     assert without.scale == Scale()
-    assert not np.array_equal(without.test, plain.test)
+    assert not np.array_equal(without.test.argmax(axis=-1), predictions)
 
 
 def test_standardising_uses_training_utterances_alone(make_runner):
@@ -79,8 +89,31 @@ def test_the_kept_epoch_is_the_first_best_on_validation(make_runner):
     assert result.best_epoch == 1 + int(np.argmax(scores))
     data = runner.data(runner.pretraining(1))
     truth = data.labels[data.labelled(data.validation)]
-    recalls = [np.mean(result.validation[truth == c] == c) for c in range(4)]
+    predictions = result.validation.argmax(axis=-1)
+    recalls = [np.mean(predictions[truth == c] == c) for c in range(4)]
     assert np.mean(recalls) == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize(("view", "frozen"), [("egemaps", True), ("mel", False), ("states", True)])
+def test_the_model_that_is_kept_gives_the_log_probabilities_that_are_reported(
+    make_runner, view, frozen, standardise
+):
+    """One utterance at a time, from its stored features by way of the fold's normaliser."""
+    runner = make_runner(views=(*VIEWS, STATES))
+    _, result = run(runner, replace(CONFIG, standardise=standardise), view=view, frozen=frozen)
+    data = runner.data(runner.pretraining(1))
+    rows = data.labelled(data.test)
+    assert result.test.shape == (len(rows), 4)
+    np.testing.assert_allclose(np.exp(result.test).sum(axis=-1), 1, rtol=1e-6)
+    for row, expected in zip(rows[::5], result.test[::5], strict=True):
+        utterance = next(u for u in data.fold.test if u.id == data.ids[row])
+        values, frames = runner.loader.stores[view].packed([utterance.id])
+        if view in data.normalisers:
+            values, _ = data.normalisers[view].apply(values, frames, [utterance.speaker])
+        features = pack([values]) if frames.any() else values
+        found = predict(runner.network(view, runner.settings), result.params, result.scale, features)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", False), ("mel", True)])
@@ -90,9 +123,8 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_runner, view, froz
     config = replace(CONFIG, epochs=12, patience=2, learning_rate=1e-2)
     data, model = runner.data(runner.pretraining(1)), runner.network(view, runner.settings)
     encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
-    rows = [
-        data.rows(runner.labelled(Finetune(1, view, labels=Labels(0.5, None, repeat)))) for repeat in range(3)
-    ]
+    specs = [Finetune(1, view, labels=Labels(0.5, None, repeat)) for repeat in range(3)]
+    rows = [data.rows(runner.labelled(spec)) for spec in specs]
     runs = [
         Run(rows[repeat], repeat, encoder if frozen or pretrained else None)
         for repeat in range(3)
@@ -104,8 +136,8 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_runner, view, froz
     assert len({len(result.history) for result in alone}) > 1
     for one, other in zip(together, alone, strict=True):
         assert one.best_epoch == other.best_epoch
-        np.testing.assert_array_equal(one.test, other.test)
-        np.testing.assert_array_equal(one.validation, other.validation)
+        assert_same_predictions(one.test, other.test)
+        assert_same_predictions(one.validation, other.validation)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), one.params, other.params)
         for mine, theirs in zip(one.history, other.history, strict=True):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
@@ -120,7 +152,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monke
     encoder = init_params(model, data.select_view(view).example()[view], seed=9)["encoder"]
     rows = data.labelled(data.train)[:20]
     runs = [Run(rows, repeat, encoder if frozen else None) for repeat in range(10)]
-    programs, kinds, plain = [], set(), finetune_module._train
+    programs, kinds, plain = [], set(), finetune_step.train
     plain.clear_cache()
 
     def watched(*arrays, _train=plain, **static):
@@ -129,7 +161,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monke
             programs.append(_train.lower(*arrays, **static).compile())
         return _train(*arrays, **static)
 
-    monkeypatch.setattr(finetune_module, "_train", watched)
+    monkeypatch.setattr(finetune_step, "train", watched)
     one, eight = (
         finetune(fold_data, model, runs, CONFIG, frozen=frozen, seed=0, mesh=mesh(count))
         for count, fold_data in ((1, data), (8, eight.data(eight.pretraining(1))))
@@ -141,7 +173,7 @@ def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monke
     assert of_loss.shard_shape((16,)) == (2,)
     assert len(eight) == 10
     for mine, theirs in zip(eight, one, strict=True):
-        np.testing.assert_array_equal(mine.test, theirs.test)
+        assert_same_predictions(mine.test, theirs.test)
         assert mine.best_epoch == theirs.best_epoch
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), mine.params, theirs.params)
 

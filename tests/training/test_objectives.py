@@ -20,12 +20,13 @@ LABELS = np.arange(9) % 3
 MASK = np.arange(9) < 7
 
 
-def train(study, **changes) -> list[dict]:
+def train(runner, **changes) -> list[dict]:
     """Return the history of a pre-training of fold 1."""
     config = replace(SETTINGS.pretraining, **changes)
-    data, networks = study.data(1), study.networks()
-    start = initial_progress(data, networks, seed=0, mesh=study.mesh)
-    return [row for _, row in pretrain(data, networks, config, seed=0, mesh=study.mesh, progress=start)]
+    spec = runner.pretraining(1)
+    data, networks = runner.data(spec), runner.pretraining_networks(spec)
+    start = initial_progress(data, networks, seed=0, mesh=runner.mesh)
+    return [row for _, row in pretrain(data, networks, config, seed=0, mesh=runner.mesh, progress=start)]
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
@@ -66,9 +67,9 @@ def test_an_objective_is_hashable_equal_to_its_like_and_blind_to_labels(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_each_objective_lowers_its_loss_and_pulls_the_views_together(make_study, name):
-    study = make_study(corpus=small_corpus(24))
-    history = train(study, objective=name, epochs=10, learning_rate=3e-3)
+def test_each_objective_lowers_its_loss_and_pulls_the_views_together(make_runner, name):
+    runner = make_runner(corpus=small_corpus(24))
+    history = train(runner, objective=name, epochs=10, learning_rate=3e-3)
     first, last = history[0], history[-1]
     print(
         [round(r["loss"], 2) for r in history],
@@ -81,7 +82,7 @@ def test_each_objective_lowers_its_loss_and_pulls_the_views_together(make_study,
     assert ("mean_ce" in first) == ("validation_mean_ce" in first) == (name == "pairwise")
 
 
-def test_an_objective_of_ones_own_is_one_function_and_one_line(make_study, monkeypatch):
+def test_an_objective_of_ones_own_is_one_function_and_one_line(make_runner, monkeypatch):
     """Of the labels, too: utterances of one class are pulled to one place."""
 
     def within_class_spread(projections, labels, mask):
@@ -93,7 +94,7 @@ def test_an_objective_of_ones_own_is_one_function_and_one_line(make_study, monke
         return loss, {"labelled": known.sum()}
 
     monkeypatch.setitem(OBJECTIVES, "spread", lambda config: within_class_spread)
-    history = train(make_study(), objective="spread")
+    history = train(make_runner(), objective="spread")
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
     # four of five utterances have a class; a validation session has 16, one batch
@@ -101,9 +102,9 @@ def test_an_objective_of_ones_own_is_one_function_and_one_line(make_study, monke
     assert 10 < history[0]["labelled"] < 16
 
 
-def test_an_unknown_objective_is_refused_with_the_choices(make_study):
+def test_an_unknown_objective_is_refused_with_the_choices(make_runner):
     with pytest.raises(ValueError, match="objective clip is not known; choose from pairwise, simclr"):
-        train(make_study(), objective="clip")
+        train(make_runner(), objective="clip")
 
 
 def test_the_factor_of_eq_3_stands_in_one_place():

@@ -1,7 +1,7 @@
-"""A checkpoint: its files, the architecture that its config describes, its tensors -> a SpeechModel.
+"""Reader of a checkpoint: files, the architecture that the config describes, tensors -> a SpeechModel.
 
-The door to transformers (a config's meaning, a name's files) and to safetensors. No torch: see
-`torch_file`.
+The only module that imports transformers (which fills the gaps of a config and finds the files of a hub
+name). No torch: see `torch_file`.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from pcl_jax.views.speech_models.whisper import WhisperArchitecture
 log = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""In this order: safetensors can hold nothing but tensors."""
+"""Files to look for, in this order: safetensors can hold nothing but tensors."""
 
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """Where a checkpoint lies on this machine."""
+    """The files of a checkpoint on this machine."""
 
     config: Path
     weights: Path
     preprocessor: Path | None
 
     def digest(self) -> str:
-        """SHA-256 over the contents of the config and the weights, hexadecimal."""
+        """Return the SHA-256 over the contents of the config and the weights, hexadecimal."""
         total = hashlib.sha256()
         for path in (self.config, self.weights):
             with path.open("rb") as file:
@@ -50,19 +50,19 @@ class CheckpointFiles:
 def load(
     checkpoint: str | os.PathLike[str], *, dtype: Literal["float32", "bfloat16"] = "float32"
 ) -> SpeechModel:
-    """A frozen speech model: wav2vec 2.0, HuBERT or a Whisper encoder, as its config says.
+    """Load a frozen speech model: wav2vec 2.0, HuBERT or a Whisper encoder, as its config says.
 
     Heads, decoders and quantizers in the file are left out; the log (level INFO) names them.
 
     Args:
-        checkpoint: a name on the Hugging Face hub, a folder with `config.json` and `model.safetensors`
+        checkpoint: A name on the Hugging Face hub, a folder with `config.json` and `model.safetensors`
             or `pytorch_model.bin`, one of those two files in such a folder, or `untrained` (a small
             wav2vec 2.0 base with random weights: see `untrained`).
-        dtype: of the products and the residual stream; norms and softmax are float32 either way.
+        dtype: Dtype of the products and the residual stream; norms and softmax are float32 either way.
 
     Raises:
-        FileNotFoundError: the checkpoint is neither on this machine nor to be had; says what to do.
-        ValueError: the file is damaged or unsafe, the architecture is not one of the three (names the
+        FileNotFoundError: The checkpoint is not on this machine and cannot be fetched; says what to do.
+        ValueError: The file is damaged or unsafe, the architecture is not one of the three (names the
             field of the config), or the tensors are not the architecture's (lists all of them).
     """
     if str(checkpoint) == UNTRAINED:
@@ -85,7 +85,7 @@ def load(
 
 
 def family_of(checkpoint: str) -> Family:
-    """The kind of model that a checkpoint's config names; `untrained` is a wav2vec 2.0.
+    """Return the family that a checkpoint's config names; `untrained` is a wav2vec 2.0.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
@@ -94,10 +94,10 @@ def family_of(checkpoint: str) -> Family:
 
 
 def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
-    """The files of a checkpoint: those of a local folder, or the hub's (fetched or cached).
+    """Find the files of a checkpoint: in a local folder, in the cache of the hub, or on the hub.
 
     Raises:
-        FileNotFoundError: with the remedy.
+        FileNotFoundError: A file is in none of them; names the remedy.
     """
     path = Path(checkpoint).expanduser()
     if path.exists():
@@ -105,12 +105,12 @@ def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
         named = [path] if path.is_file() else [folder / name for name in WEIGHT_FILES]
         weights = next((file for file in named if file.is_file()), None)
         lacking = [
-            what
-            for what, there in (
+            name
+            for name, found in (
                 ("config.json", (folder / "config.json").is_file()),
                 (" or ".join(WEIGHT_FILES), weights is not None),
             )
-            if not there
+            if not found
         ]
         if weights is None or lacking:
             raise FileNotFoundError(
@@ -146,9 +146,9 @@ def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
 
 
 def _transformers() -> Any:
-    # Its advice to install torch: to do without is the point.
+    # Silence its advice to install torch, which we do not need.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # Each of five tries would be reported, twice: the error at the end says it all.
+    # It would report each of five tries, twice; the error at the end is enough.
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     import transformers
 
@@ -156,7 +156,7 @@ def _transformers() -> Any:
 
 
 def _hub_file(name: str, file: str) -> tuple[Path | None, str]:
-    """The file in the cache, fetched if need be; or None and the reason, in one line."""
+    """Return a file in the cache, fetched if need be; or None and the reason, in one line."""
     reason = f"it has no {file}"
     for only_cached in (True, False):  # without a network, asking the hub takes half a minute
         try:
@@ -176,13 +176,13 @@ def _asks_for_normalisation(preprocessor: Path | None) -> bool:
 def read_architecture(
     config_file: Path,
 ) -> tuple[Family, Wav2Vec2Architecture | WhisperArchitecture]:
-    """What a `config.json` says of the body, its gaps filled by transformers' defaults for that `model_type`.
+    """Read family and architecture from a `config.json`; transformers' defaults fill its gaps.
 
     Raises:
-        ValueError: names the field that asks for something these models do not have.
+        ValueError: Names the field that asks for something these models do not have.
     """
-    said = json.loads(config_file.read_text())
-    family = said.get("model_type")
+    content = json.loads(config_file.read_text())
+    family = content.get("model_type")
     if family not in DEFAULT_CHECKPOINTS:
         raise ValueError(
             f"{config_file}: model_type {family!r} is not supported; supported are "
@@ -230,17 +230,17 @@ def read_architecture(
 
 
 def _tensors(path: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of either kind of file, each read when it is asked for."""
+    """Open either kind of file; each tensor is read when it is asked for."""
     if path.suffix == ".safetensors":
-        return SafetensorsFile(path)
+        return _SafetensorsFile(path)
     return read_torch_file(path)
 
 
-class SafetensorsFile(Mapping[str, np.ndarray]):
-    """Tensors by name.
+class _SafetensorsFile(Mapping[str, np.ndarray]):
+    """A mapping of names to tensors.
 
     Raises:
-        ValueError: the file is cut short or no safetensors file.
+        ValueError: The file is cut short or no safetensors file.
     """
 
     def __init__(self, path: Path):

@@ -1,4 +1,4 @@
-"""SpeechModel: an architecture and its parameters in one pytree; hidden_states: what it makes of audio."""
+"""SpeechModel: an architecture and its parameters in one pytree; and its hidden states of audio."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ UNTRAINED_ARCHITECTURES: Mapping[Family, Wav2Vec2Architecture | WhisperArchitect
 
 
 class SpeechModel(struct.PyTreeNode):
-    """A frozen large speech model; `load` makes one. Its leaves are the parameters, the rest is static."""
+    """A frozen large speech model; `load` makes one. Its leaves are the parameters, all else is static."""
 
     parameters: Any
     architecture: Wav2Vec2Architecture | WhisperArchitecture = struct.field(pytree_node=False)
@@ -53,24 +53,25 @@ def hidden_states(
     lengths: Int[Array, " n"] | None = None,
     masked: bool | None = None,
 ) -> Float[Array, "n t h d"]:
-    """All hidden states of a frozen speech model, `h = 1 + layers`: see `Wav2Vec2`, `WhisperEncoder`.
+    """Compute all hidden states of a frozen speech model, `h = 1 + layers`: see `Wav2Vec2`, `WhisperEncoder`.
 
     Pure; compiled once per shape. The states are in the model's dtype.
 
     Args:
-        waveforms: mono, at 16 kHz, [-1, 1], zero-padded on the right.
-        lengths: valid samples of each; None: all.
-        masked: hide what lies beyond `lengths` from the model, so that an utterance's states do not
+        model: The frozen model.
+        waveforms: Mono, at 16 kHz, [-1, 1], zero-padded on the right.
+        lengths: Valid samples of each; None: all.
+        masked: Hide the padding beyond `lengths` from the model, so that an utterance's states do not
             depend on its padding or its neighbours. None: as the checkpoint's own config asks, that is
             only models with layer-norm convolutions; wav2vec 2.0 base and HuBERT base see their zeros
             (through a norm over time: padding changes every frame), as in the paper. True is right for
             those too: their time norm then leaves the padding out. Whisper is never masked.
 
     Returns:
-        `t` frames, one per 20 ms; with `lengths`, the frames past an utterance's own are zero.
+        `t` frames, one per 20 ms; with `lengths`, the frames beyond the end of an utterance are zero.
 
     Raises:
-        ValueError: fewer samples than make one frame (400 in wav2vec 2.0), or more than Whisper's window.
+        ValueError: Fewer samples than make one frame (400 in wav2vec 2.0), or more than Whisper's window.
     """
     a = model.architecture
     samples = waveforms.shape[1]
@@ -85,15 +86,15 @@ def hidden_states(
     seen = lengths if hide or model.family == "whisper" else None
     states: Any = a.module(model.dtype).apply({"params": model.parameters}, waveforms, seen)
     if lengths is not None:
-        own = jnp.arange(states[0].shape[1]) < a.frames(lengths)[:, None]
-        states = [jnp.where(own[..., None], state, 0) for state in states]
+        valid = jnp.arange(states[0].shape[1]) < a.frames(lengths)[:, None]
+        states = [jnp.where(valid[..., None], state, 0) for state in states]
     return jnp.stack(states, axis=2)
 
 
 def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float32") -> SpeechModel:
-    """A small model with random weights from a fixed seed: the stand-in where no checkpoint is at hand.
+    """Make a small model with random weights from a fixed seed: the stand-in where no checkpoint is at hand.
 
-    It shows that a pipeline runs and nothing else; whatever it touches calls it "untrained stand-in".
+    It shows that a pipeline runs and nothing else; every title calls it "untrained stand-in".
     """
     return random_model(family, UNTRAINED_ARCHITECTURES[family], dtype=dtype)
 
@@ -104,7 +105,7 @@ def random_model(
     *,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> SpeechModel:
-    """A model with weights of unit gain from a fixed seed; also what speed is measured with."""
+    """Make a model with weights of unit gain from a fixed seed; benchmarks measure speed with it too."""
     rng = np.random.default_rng(UNTRAINED_SEED)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint -> the parameters of one of our modules: names, layouts, weight norm.
+"""Conversion of the tensors of a checkpoint to the parameters of our modules: names, layouts, weight norm.
 
 The names on the right are those of transformers' `Wav2Vec2Model`, `HubertModel` and `WhisperEncoder`.
 """
@@ -47,28 +47,28 @@ _PREFIXES = {
     "hubert": ("hubert.", ""),
     "whisper": ("model.encoder.", "encoder.", ""),
 }
-"""Before the body's names: of a model with a head, or with a decoder; of the bare body."""
+"""Prefixes of the body's names: in a model with a head or a decoder; in the bare body."""
 _FIRST = {
     "wav2vec2": "feature_extractor.conv_layers.0.conv.weight",
     "hubert": "feature_extractor.conv_layers.0.conv.weight",
     "whisper": "conv1.weight",
 }
-"""A tensor that every body has: tells which prefix a file uses."""
+"""A tensor that every body has: it shows which prefix a file uses."""
 _OTHER_PARTS = re.compile(
     r"(quantizer|project_q|project_hid|lm_head|classifier|projector|layer_weights|tdnn|objective|"
     r"feature_extractor_head|adapter|masked_spec_embed|decoder|model\.decoder|proj_out)(\.|$)"
 )
-"""Heads, quantizers, decoders, adapters on top, and the embedding that replaces masked frames in training."""
+"""Names of heads, quantizers, decoders, adapters on top, and the embedding of masked frames in training."""
 
 _WEIGHT_NORMS = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
-"""Magnitude and direction of the positional convolution: until torch 2.0, and since."""
+"""Names of magnitude and direction of the positional convolution: until torch 2.0, and since."""
 
 
 def tensor_name(path: str, family: Family) -> str:
-    """The file's name (no prefix) of a parameter, given as its path in our tree.
+    """Return the name in the file (without prefix) of the parameter at a path of our tree.
 
     >>> tensor_name("layer_3/attention/query/kernel", "wav2vec2")
     'encoder.layers.3.attention.q_proj.weight'
@@ -88,15 +88,19 @@ def to_parameters(
     architecture: Wav2Vec2Architecture | WhisperArchitecture,
     dtype: str,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parameters of `architecture.module(dtype)`, and the names of the tensors that are no part of it.
+    """Convert the tensors of a checkpoint to the parameters of `architecture.module(dtype)`.
 
     Args:
-        tensors: by name; only those that are needed are looked up.
-        family: says which names to expect.
-        dtype: of the products; norms stay float32.
+        tensors: By name; only those that are needed are looked up.
+        family: The names to expect.
+        architecture: The shapes to expect.
+        dtype: Dtype of the products; norms stay float32.
+
+    Returns:
+        The parameters, and the names of the tensors that are no part of them.
 
     Raises:
-        ValueError: lists all tensors that are missing, of the wrong shape, or unexpected (inside the
+        ValueError: Lists all tensors that are missing, of the wrong shape, or unexpected (inside the
             encoder and not known as a head, quantizer, decoder or training aid).
     """
     prefix = next((p for p in _PREFIXES[family] if p + _FIRST[family] in tensors), "")
@@ -149,7 +153,7 @@ def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _find(tensors: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """A tensor and the names it was read from; weight norm folded: g v / |v| per kernel position."""
+    """Return a tensor and the names it was read from; fold weight norm: g v / |v| per kernel position."""
     if name in tensors:
         return tensors[name], (name,)
     stem = name.removesuffix("weight")

@@ -1,10 +1,10 @@
-"""The tensors of a `pytorch_model.bin`, without torch and without trusting the file.
+"""Reader for the tensors of a `pytorch_model.bin`, without torch and without trusting the file.
 
 A pickle can name any function of the machine that reads it and have it called. This reader looks
-every name up in a list of its own (`_allowed`): the names are those with which torch writes tensors,
-what stands behind them is defined here and only takes notes. Any other name ends the reading.
+every name up in its own list (`_allowed`): the names are those with which torch writes tensors, and the
+objects behind them are defined here and only store what they are given. Any other name ends the reading.
 
-Both containers that `torch.save` has used: the zip archive (since torch 1.6) and, before it, a
+It reads both containers that `torch.save` has used: the zip archive (since torch 1.6) and, before it, a
 stream of pickles followed by the storages' bytes ("legacy").
 """
 
@@ -43,9 +43,9 @@ class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
     start: int
-    """Elements into the stored bytes (legacy storages can be views of others)."""
+    """First element within the stored bytes (legacy storages can be views of others)."""
     size: int
-    """Elements."""
+    """Number of elements."""
 
 
 class _Tensor(NamedTuple):
@@ -56,7 +56,7 @@ class _Tensor(NamedTuple):
 
 
 class _Dict(dict):
-    """Stands in for OrderedDict; torch hangs a `_metadata` on it, which is dropped."""
+    """A stand-in for OrderedDict, without the `_metadata` that torch attaches to it."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -99,7 +99,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file, encoding="utf-8")
         self.allowed = _allowed()
         self.item_bytes: dict[str, int] = {}
-        """Of each storage that the pickle refers to."""
+        """Bytes per element of each storage that the pickle refers to."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
@@ -122,15 +122,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 @dataclass(frozen=True)
-class TorchFile(Mapping[str, np.ndarray]):
-    """Tensors by name; each is read from the disk when it is asked for."""
+class _TorchFile(Mapping[str, np.ndarray]):
+    """A mapping of names to tensors; each is read from the disk when it is asked for."""
 
     path: Path
     tensors: Mapping[str, _Tensor]
     read: Callable[[_Storage], np.ndarray]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
 
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self.tensors[name]
@@ -149,14 +146,17 @@ class TorchFile(Mapping[str, np.ndarray]):
         return len(self.tensors)
 
 
-def read_torch_file(path: Path) -> TorchFile:
-    """The tensors of a file that `torch.save` wrote from a state dict.
+def read_torch_file(path: Path) -> Mapping[str, np.ndarray]:
+    """Read the tensors of a file that `torch.save` wrote from a state dict.
 
     Args:
         path: `pytorch_model.bin`, zip or legacy.
 
+    Returns:
+        A mapping of names to tensors; each is read from the disk when it is asked for.
+
     Raises:
-        ValueError: the file is damaged, is neither format, or its pickle names anything but tensors;
+        ValueError: The file is damaged, is neither format, or its pickle names anything but tensors;
             the message has the file and the name.
     """
     try:
@@ -181,7 +181,7 @@ def _elements(data: bytes, storage: _Storage, path: Path) -> np.ndarray:
     return np.frombuffer(data, storage.dtype, storage.size)
 
 
-def _read_zip(path: Path) -> TorchFile:
+def _read_zip(path: Path) -> Mapping[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -203,10 +203,10 @@ def _read_zip(path: Path) -> TorchFile:
                 )
             return _elements(archive.read(entry), storage, path)
 
-    return TorchFile(path, tensors, read)
+    return _TorchFile(path, tensors, read)
 
 
-def _read_legacy(path: Path) -> TorchFile:
+def _read_legacy(path: Path) -> Mapping[str, np.ndarray]:
     with path.open("rb") as file:
         if _Unpickler(file).load() != LEGACY_MAGIC:
             raise ValueError("it has neither a zip archive's nor a legacy torch file's beginning")
@@ -226,11 +226,11 @@ def _read_legacy(path: Path) -> TorchFile:
             file.seek(places[storage.key] + storage.start * storage.dtype.itemsize)
             return _elements(file.read(storage.size * storage.dtype.itemsize), storage, path)
 
-    return TorchFile(path, tensors, read)
+    return _TorchFile(path, tensors, read)
 
 
 def _legacy_places(file: BinaryIO, keys: list[str], item_bytes: dict[str, int], end: int) -> dict[str, int]:
-    """Where each storage's elements begin: after an int64 count, one storage behind the other."""
+    """Return the offset of each storage's elements: after an int64 count, one storage behind the other."""
     places = {}
     for key in keys:
         head = file.read(8)

@@ -1,4 +1,4 @@
-"""What wav2vec 2.0, HuBERT and Whisper share: the exact GELU, self-attention, one transformer layer.
+"""Layers that wav2vec 2.0, HuBERT and Whisper share: the exact GELU, self-attention, a transformer layer.
 
 float32 means float32: matrix products ask for the highest precision, because an accelerator's
 default for float32 is TF32 or bfloat16 and misses torch's values in the third digit. With
@@ -15,26 +15,28 @@ from pcl_jax.arrays import Array
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x * Phi(x) with the normal distribution function itself, not its tanh approximation.
+    """Apply `x * Phi(x)` with the normal distribution function itself, not its tanh approximation.
 
-    Through erf and not `jax.nn.gelu`'s erfc: a third of its time on a CPU; the difference is
-    below 1e-7 absolute (erfc wins only in the relative precision of the far negative tail).
+    It uses erf where `jax.nn.gelu` uses erfc, which takes three times as long on a CPU. The difference is
+    below 1e-7 absolute (erfc is better only in the relative precision of the far negative tail).
     """
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 def precision(dtype: str) -> jax.lax.Precision:
-    """The precision of matrix products in a model of this dtype."""
+    """Return the precision of matrix products in a model of this dtype."""
     return jax.lax.Precision.HIGHEST if dtype == "float32" else jax.lax.Precision.DEFAULT
 
 
 def dense(features: int, dtype: str, name: str, *, bias: bool = True) -> nn.Dense:
+    """Make a dense layer whose parameters and products have this dtype."""
     return nn.Dense(
         features, use_bias=bias, dtype=dtype, param_dtype=dtype, precision=precision(dtype), name=name
     )
 
 
 def layer_norm(epsilon: float, dtype: str, name: str) -> nn.LayerNorm:
+    """Make a layer norm with float32 statistics."""
     # The two-pass variance: E[x^2] - E[x]^2 loses digits where the residual stream has a large mean.
     return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -46,10 +48,14 @@ def attend(
     valid: Bool[Array, "n t"] | None,
     precision: jax.lax.Precision,
 ) -> Float[Array, "n t a d"]:
-    """softmax(query key^T) value for each head (axis `a`); `query` is scaled already.
+    """Compute `softmax(query key^T) value` for each head (axis `a`).
 
     Args:
-        valid: frames that may be attended to; None: all.
+        query: Scaled by `d ** -0.5`.
+        key: See above.
+        value: See above.
+        valid: Frames that may be attended to; None: all.
+        precision: Precision of the matrix products.
     """
     n, t, heads, d = query.shape
     seen = jnp.ones((n, t), bool) if valid is None else valid
@@ -61,7 +67,7 @@ def attend(
         return jnp.einsum("naqk,nkad->nqad", weight, value, precision=precision)
 
     def head_by_head(query, key, value, seen):
-        # On a CPU the scores of all heads at once fall out of its cache: one head at a time is
+        # The scores of all heads at once do not fit into a CPU's cache: one head at a time is
         # three times as fast at 749 frames and five times at Whisper's 1500.
         def one_head(arrays):
             query, key, value, seen = arrays
@@ -79,7 +85,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; `key_bias=False` is Whisper's."""
+    """Multi-head self-attention; Whisper has `key_bias=False`."""
 
     heads: int
     key_bias: bool
@@ -87,6 +93,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t d"], valid: Bool[Array, "n t"] | None) -> Float[Array, "n t d"]:
+        """Attend to the valid frames; None: to all."""
         n, t, d = x.shape
         split = (n, t, self.heads, d // self.heads)
         query = dense(d, self.dtype, "query")(x) * (d // self.heads) ** -0.5
@@ -116,6 +123,7 @@ class TransformerLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "n t d"], valid: Bool[Array, "n t"] | None = None
     ) -> Float[Array, "n t d"]:
+        """Apply the layer; frames that are not valid are attended to by none."""
         attention = SelfAttention(self.heads, self.key_bias, self.dtype, name="attention")
         attention_norm = layer_norm(self.epsilon, self.dtype, "attention_norm")
         feed_forward_norm = layer_norm(self.epsilon, self.dtype, "feed_forward_norm")

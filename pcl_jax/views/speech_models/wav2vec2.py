@@ -18,12 +18,12 @@ from pcl_jax.arrays import Array
 from pcl_jax.views.speech_models.transformer import TransformerLayer, dense, gelu, layer_norm, precision
 
 CONV_NORM_EPSILON = 1e-5
-"""Of the norms inside the convolution stack: torch's default, which no config of these models changes."""
+"""Epsilon of the norms in the convolution stack: torch's default, which no config of these models changes."""
 
 
 @dataclass(frozen=True)
 class Wav2Vec2Architecture:
-    """What a checkpoint's `config.json` says of the body. The defaults are wav2vec 2.0 base."""
+    """The architecture that a checkpoint's `config.json` describes. The defaults are wav2vec 2.0 base."""
 
     conv_channels: tuple[int, ...] = (512,) * 7
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
@@ -46,7 +46,7 @@ class Wav2Vec2Architecture:
 
     @property
     def states(self) -> int:
-        """Hidden states per frame: the projected convolution output and one per layer."""
+        """Number of hidden states per frame: the projected convolution output and one per layer."""
         return 1 + self.layers
 
     @property
@@ -56,7 +56,7 @@ class Wav2Vec2Architecture:
 
     @property
     def shortest(self) -> int:
-        """Samples that make one frame: 400."""
+        """Number of samples that make one frame: 400."""
         samples = 1
         for kernel, stride in zip(self.conv_kernels[::-1], self.conv_strides[::-1], strict=True):
             samples = (samples - 1) * stride + kernel
@@ -64,24 +64,25 @@ class Wav2Vec2Architecture:
 
     @property
     def longest(self) -> int | None:
-        """Samples the model can take at once; None: no limit."""
+        """Number of samples that the model can take at once; None: no limit."""
         return None
 
     def frames(self, samples):
-        """Valid frames of so many samples (an integer, or an array of them): 749 for 15 s at 16 kHz.
+        """Count the valid frames of this many samples (an integer, or an array): 749 for 15 s at 16 kHz.
 
-        (n - 400) // 320 + 1, which is what the layers' own (n - kernel) // stride + 1 make one after
-        the other. Seven divisions in a row are not only longer: XLA's CPU compiler repeats each inside
-        the next and takes a minute over them (jax 0.10.2).
+        `(n - 400) // 320 + 1`, which equals `(n - kernel) // stride + 1` of the layers one after the other.
+        XLA's CPU compiler repeats each of seven nested divisions inside the next and takes a minute over
+        them (jax 0.10.2).
         """
         return (samples - self.shortest) // math.prod(self.conv_strides) + 1
 
     def module(self, dtype: str) -> "Wav2Vec2":
+        """Return the module with this architecture."""
         return Wav2Vec2(self, dtype)
 
 
 class TimeNorm(nn.Module):
-    """Each channel of each utterance, normalised over its own time: group norm with one channel a group."""
+    """Normalisation of each channel of each utterance over time: group norm with one channel a group."""
 
     dtype: str
 
@@ -89,6 +90,7 @@ class TimeNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "n t d"], valid: Bool[Array, "n t"] | None = None
     ) -> Float[Array, "n t d"]:
+        """Normalise by the statistics of the valid frames; None: of all."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         x = x.astype(jnp.float32)
@@ -96,7 +98,7 @@ class TimeNorm(nn.Module):
             mean = x.mean(axis=1, keepdims=True)
             variance = jnp.square(x - mean).mean(axis=1, keepdims=True)
         else:
-            # Statistics of the utterance's own frames: what it would get without its padding.
+            # Statistics of the valid frames: those of the utterance without its padding.
             inside = valid[..., None]
             count = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
             mean = jnp.where(inside, x, 0).sum(axis=1, keepdims=True) / count
@@ -106,7 +108,7 @@ class TimeNorm(nn.Module):
 
 
 class Wav2Vec2(nn.Module):
-    """Waveforms at 16 kHz -> all hidden states; see `__call__`."""
+    """The network from waveforms at 16 kHz to all hidden states; see `__call__`."""
 
     architecture: Wav2Vec2Architecture
     dtype: str = "float32"
@@ -115,7 +117,8 @@ class Wav2Vec2(nn.Module):
     def __call__(
         self, waveforms: Float[Array, "n samples"], lengths: Int[Array, " n"] | None = None
     ) -> tuple[Float[Array, "n t d"], ...]:
-        """
+        """Compute all hidden states.
+
         State 0 is the projected convolution output, before the positional convolution (the authors'
         "local encoder", method.md 1a; Hugging Face's `hidden_states[0]` is the input of the first
         layer instead); state i is the output of layer i. In the pre-norm layout that is the residual
@@ -123,8 +126,9 @@ class Wav2Vec2(nn.Module):
         state (as in torchaudio's `extract_features` and in transformers 5; transformers 4 applied it).
 
         Args:
-            lengths: valid samples. None: every sample is seen, zeros too. Given: what lies beyond
-                is hidden (time norm, positional convolution, attention), so an utterance's states
+            waveforms: Mono, [-1, 1].
+            lengths: Valid samples. None: every sample is seen, zeros too. Given: the samples beyond
+                are hidden (time norm, positional convolution, attention), so an utterance's states
                 are those it has alone, up to rounding; states of the frames beyond are meaningless.
         """
         a, dtype = self.architecture, self.dtype
@@ -155,7 +159,7 @@ class Wav2Vec2(nn.Module):
             x = layer_norm(a.epsilon, dtype, "projection_norm")(x)
         x = dense(a.width, dtype, "projection")(x)
         if valid is not None:
-            # The positional convolution then sees beyond the end what it sees beyond every end: zeros.
+            # So that the positional convolution sees zeros beyond the end, as it does without padding.
             x = jnp.where(valid[..., None], x, 0)
         states = [x]
 

@@ -24,7 +24,7 @@ HOP = 160
 
 @dataclass(frozen=True)
 class WhisperArchitecture:
-    """What a checkpoint's `config.json` says of the encoder. The defaults are Whisper base."""
+    """The architecture that a checkpoint's `config.json` describes. The defaults are Whisper base."""
 
     bands: int = 80
     """Mel bands: 80, or 128 in large-v3."""
@@ -38,38 +38,38 @@ class WhisperArchitecture:
 
     @property
     def states(self) -> int:
-        """Hidden states per frame: the input of the first layer and one per layer."""
+        """Number of hidden states per frame: the input of the first layer and one per layer."""
         return 1 + self.layers
 
     @property
     def asks_for_mask(self) -> bool:
-        """Whisper sees the zeros up to the end of its window, as it did in training."""
+        """False: Whisper sees the zeros up to the end of its window, as it did in training."""
         return False
 
     @property
     def shortest(self) -> int:
-        """Samples that make one frame."""
+        """Number of samples that make one frame."""
         return 1
 
     @property
     def longest(self) -> int:
-        """Samples of the window: 480,000 (30 s)."""
+        """Number of samples of the window: 480,000 (30 s)."""
         return self.positions * 2 * HOP
 
     def frames(self, samples):
-        """Valid frames of so many samples (an integer, or an array of them): one for each 320 begun."""
+        """Count the valid frames of this many samples (an integer, or an array): one for each 320 begun."""
         return -(-samples // (2 * HOP))
 
     def module(self, dtype: str) -> "WhisperEncoder":
+        """Return the module with this architecture."""
         return WhisperEncoder(self, dtype)
 
 
 def mel_filters(bands: int) -> Float[np.ndarray, "f m"]:
-    """Triangular filters on Slaney's mel scale, 0 to 8 kHz, each of unit area.
+    """Make triangular filters on Slaney's mel scale, 0 to 8 kHz, each of unit area.
 
     The scale is linear (200/3 Hz a mel) below 1 kHz and logarithmic (27 mels for a factor 6.4) above;
-    the filters are those of `librosa.filters.mel(sr=16000, n_fft=400, n_mels=bands)`, from which
-    OpenAI stored theirs.
+    the filters are those of `librosa.filters.mel(sr=16000, n_fft=400, n_mels=bands)`, which OpenAI stored.
     """
     linear, knee, per_octave = 200 / 3, 15.0, np.log(6.4) / 27
     mels = np.linspace(0, knee + np.log(SAMPLING_RATE / 2 / 1000) / per_octave, bands + 2)
@@ -81,7 +81,7 @@ def mel_filters(bands: int) -> Float[np.ndarray, "f m"]:
 
 
 def log_mel(waveforms: Float[Array, "n samples"], bands: int) -> Float[Array, "n t m"]:
-    """Whisper's log-mel spectrogram, one frame for every `HOP` samples (the centred STFT's last is dropped).
+    """Compute Whisper's log-mel spectrogram: a frame per `HOP` samples, without the centred STFT's last.
 
     log10 of the mel power, floored at 1e-10 and at 8 below its own maximum over the whole window, then
     (x + 4) / 4. float32 throughout, as in OpenAI's torch code.
@@ -100,14 +100,14 @@ def log_mel(waveforms: Float[Array, "n samples"], bands: int) -> Float[Array, "n
 
 
 def sinusoids(positions: int, width: int) -> Float[np.ndarray, "t d"]:
-    """Whisper's positions: sines of geometrically spaced periods up to 10,000, then their cosines."""
+    """Make Whisper's positions: sines of geometrically spaced periods up to 10,000, then their cosines."""
     period = np.exp(np.log(10_000) / (width // 2 - 1) * np.arange(width // 2))
     angle = np.arange(positions)[:, None] / period
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 
 
 class WhisperEncoder(nn.Module):
-    """Waveforms at 16 kHz, at most the window -> all hidden states; see `__call__`."""
+    """The network from waveforms at 16 kHz, at most the window, to all hidden states; see `__call__`."""
 
     architecture: WhisperArchitecture
     dtype: str = "float32"
@@ -116,15 +116,17 @@ class WhisperEncoder(nn.Module):
     def __call__(
         self, waveforms: Float[Array, "n samples"], lengths: Int[Array, " n"] | None = None
     ) -> tuple[Float[Array, "n t d"], ...]:
-        """
+        """Compute all hidden states.
+
         State 0 is the input of the first layer (after both convolutions and the positions); state i the
         output of layer i, the last after the encoder's final layer norm. These are Hugging Face's
         `hidden_states`, the last one equal to its `last_hidden_state`. The frames of `samples` are
         returned; those of the rest of the window are computed, since the model attends to them, and dropped.
 
         Args:
-            lengths: valid samples; what lies beyond is set to zero, as the rest of the window. Whisper
-                hides nothing: an utterance's states depend on its own samples alone.
+            waveforms: Mono, [-1, 1].
+            lengths: Valid samples; the samples beyond are set to zero, as the rest of the window. Whisper
+                masks nothing, and an utterance's states depend on its own samples alone.
         """
         a, dtype = self.architecture, self.dtype
         samples = waveforms.shape[1]
