@@ -88,7 +88,7 @@ def _probes_that_win(rows: "Sequence[Row]") -> list[str]:
     if above:
         texts.append(
             f"At {least} of the labels a logistic regression on the plain features has a higher mean than "
-            f"fine-tuning after Pairwise-CL, which no test shows: {', '.join(above)} UAR in %."
+            f"fine-tuning after Pairwise-CL, a difference that no test shows: {', '.join(above)} UAR in %."
         )
     return texts
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from experiments.experiment import Choice, Exhibit, Experiment, main
-from experiments.figures import over_unlabelled
+from experiments.figures import over_unlabelled, subset_curves
 from pcl_jax.commands import flags
 from pcl_jax.config import SubsetName
 from pcl_jax.runs.summary import (
@@ -226,7 +226,7 @@ EXPERIMENT = Experiment(
     flags=PretrainingData,
     plan=plan,
     exhibits=(
-        Exhibit("Figure 4", select, table),
+        Exhibit("Figure 4", select, table, figure=subset_curves),
         Exhibit("Beyond the paper", select_amounts, amounts_table, figure=amounts_figure, optional=True),
     ),
     extra_corpora=lambda command: command.extra_corpora,

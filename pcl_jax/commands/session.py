@@ -72,7 +72,7 @@ def extract_features(
     """Compute the features that are missing, with a progress bar.
 
     Raises:
-        UsageError: features are missing, and several processes train as one, or only a table is asked for.
+        UsageError: features are missing, and several processes train as one or only a table is wanted.
     """
     import jax
 
@@ -87,8 +87,8 @@ def extract_features(
     def announce(plan: "Plan") -> None:
         if isinstance(command, Experiment) and command.table_only:
             raise UsageError(
-                f"features of {plan.utterances} utterances are missing: nothing was run on all of them yet, and "
-                "--table-only runs nothing"
+                f"features of {plan.utterances} utterances are missing: nothing was run on all of them yet, "
+                "and --table-only runs nothing"
             )
         if jax.process_count() > 1:
             raise UsageError(
