@@ -32,9 +32,9 @@ def uniform(projections, labels=None, mask=None):
     weight = jnp.ones(rows) if mask is None else mask.astype(jnp.float32)
     pairs = jnp.outer(weight, weight) * (1 - jnp.eye(rows))
     distances = [jnp.sum((x - y) ** 2, axis=1) for x, y in combinations(views, 2)]
-    alignment = sum(jnp.sum(weight * d) / jnp.sum(weight) for d in distances) / len(distances)
+    alignment = jnp.mean(jnp.stack([jnp.sum(weight * d) / jnp.sum(weight) for d in distances]))
     kernels = [jnp.exp(-4 * (1 - x @ x.T)) for x in views]  # exp(-2 |x - y|^2) on the sphere
-    uniformity = sum(jnp.log(jnp.sum(pairs * k) / jnp.sum(pairs)) for k in kernels) / len(kernels)
+    uniformity = jnp.mean(jnp.stack([jnp.log(jnp.sum(pairs * k) / jnp.sum(pairs)) for k in kernels]))
     return alignment + uniformity, {"alignment": alignment, "uniformity": uniformity}
 
 

@@ -73,14 +73,15 @@ def run_paper(command: Paper) -> int:
     missing = {runner.ledger.name(spec) for specs in shares for spec in specs if not runner.ledger.find(spec)}
     terminal.out.print(f"{len(names):,} runs, {len(missing):,} of them still to do", highlight=False)
     page, outcome = report.write(command.runs), Outcome()
+    label = ""
     with terminal.bar("all runs") as grid:
+
+        def finished(name: str) -> None:
+            missing.discard(name)
+            grid(len(names) - len(missing), len(names), label)
+
         for number, (part, specs) in enumerate(zip(parts, shares, strict=True), start=1):
             label = f"part {number} of {len(parts)}, {part.title}"
-
-            def finished(name: str, label: str = label) -> None:
-                missing.discard(name)
-                grid(len(names) - len(missing), len(names), label)
-
             terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
             if not command.table_only:
                 finished("")

@@ -17,7 +17,7 @@ TURNS = ("neu", "ang", "sad", "hap", "fru", "exc")
 
 
 def dialogues(session: int, letter: str) -> list[str]:
-    """Return the dialogues of one marked actor: seven scripts and eight improvisations, with the exceptions."""
+    """Return the dialogues of one marked actor: seven scripts, eight improvisations, exceptions."""
     names = {*SCRIPTS, *IMPROVISATIONS}
     match session, letter:
         case 1, _:
