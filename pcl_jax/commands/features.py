@@ -1,7 +1,14 @@
 """`pcl extract` and `pcl features`: compute features, and maintain those that are there."""
 
 from pcl_jax.commands import flags, terminal
-from pcl_jax.commands.session import UsageError, choose_views, extract_features, parse_shard, read_corpus
+from pcl_jax.commands.session import (
+    UsageError,
+    choose_views,
+    extract_features,
+    parse_shard,
+    read_corpus,
+    read_usable,
+)
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.features import export, maintain, store
 from pcl_jax.features.maintain import StoredFeatures
@@ -10,7 +17,7 @@ from pcl_jax.features.maintain import StoredFeatures
 def extract(command: flags.Extract) -> int:
     """Compute the features that are missing."""
     shard = parse_shard(command.shard) if command.shard else None
-    extract_features(command, choose_views(command, command.views), read_corpus(command), shard)
+    extract_features(command, choose_views(command, command.views), read_usable(command), shard)
     return 0
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pcl_jax.views.view import View
 
 
+SHOWN_REASONS = 3
+"""Reasons that a command shows for utterances that are left out; `pcl corpus` shows all."""
+
+
 class UsageError(ValueError):
     """A command that cannot be meant: exit code 2."""
 
@@ -46,6 +50,30 @@ def read_corpus(command: Common) -> "Corpus":
     except ValueError as error:
         raise UsageError(str(error)) from error
     return read(command.corpus, command.root, targets=targets)
+
+
+def read_usable(command: OnFeatures) -> "Corpus":
+    """Read the corpus of a command that computes or trains; deal with utterances that it claims and lacks.
+
+    Raises:
+        UsageError: as `read_corpus`.
+        CorpusError: the corpus cannot be read, or utterances are left out and `--on-bad-audio` is "error".
+    """
+    from pcl_jax.commands import terminal
+    from pcl_jax.corpora import CorpusError
+
+    corpus = read_corpus(command)
+    count, reasons = corpus.left_out
+    if not count:
+        return corpus
+    shown = "; ".join(reasons[:SHOWN_REASONS]) + (" ..." if len(reasons) > SHOWN_REASONS else "")
+    line = f"{count} of {count + len(corpus.utterances)} utterances are left out: {shown}"
+    if command.on_bad_audio == "error":
+        raise CorpusError(
+            f"{line} (`pcl corpus` lists all; mend them, or pass --on-bad-audio skip to go on without)"
+        )
+    terminal.err.print(line, markup=False, highlight=False)
+    return corpus
 
 
 def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]":
@@ -144,7 +172,7 @@ def open_runner(
     if command.precision != "float32" and jax.default_backend() == "cpu":
         raise UsageError(f"--precision {command.precision} is for accelerators: a CPU computes float32")
     views = choose_views(command, names)
-    corpus, stores, skipped = _with_features(command, views, read_corpus(command))
+    corpus, stores, skipped = _with_features(command, views, read_usable(command))
     extra = {}
     for word in extra_corpora:
         added, added_stores, _ = _with_features(command, views, _read_extra(word))
@@ -177,7 +205,14 @@ def _read_extra(word: str) -> "Corpus":
 def _with_features(
     command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus"
 ) -> "tuple[Corpus, Mapping[str, Store], dict[str, str]]":
-    """Return the utterances of a corpus that have features, the stores, and why others have none."""
+    """Return the utterances of a corpus that have features, the stores, and why others have none.
+
+    Raises:
+        CorpusError: one recording belongs to two sessions, or to two speakers.
+    """
+    from pcl_jax.corpora import leakage
+
+    leakage.check(corpus.utterances)
     extraction = extract_features(command, views, corpus)
     utterances = tuple(u for u in corpus.utterances if u.id not in extraction.skipped)
     skipped = {id: str(error) for id, error in extraction.skipped.items()}

@@ -159,8 +159,9 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
 
 
 def _find(folder: Path, file: str) -> Path:
-    """Return the path of a file, in the Unicode form in which its folder has it."""
-    spellings = [folder / form for form in (file, normalize("NFC", file), normalize("NFD", file))]
+    """Return the path of a file, as its folder spells it: Unicode has two forms, Windows the backslash."""
+    forms = (file, normalize("NFC", file), normalize("NFD", file), file.replace("\\", "/"))
+    spellings = [folder / form for form in forms]
     return next((path for path in spellings if _exists(path)), spellings[0])
 
 
@@ -190,7 +191,7 @@ def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[s
     for column, values in names.items():
         for group in lookalikes(values):
             listed = ", ".join(map(repr, group))
-            message = f"{root.name}: {column} {listed} differ in case or leading zeros alone"
+            message = f"{root.name}: the {column}s {listed} differ in case or leading zeros alone"
             apart = column == "speaker" and len({sessions[s.id] for s in segments if s.speaker in group}) > 1
             if apart:
                 message += ", and are in different sessions"

@@ -1,9 +1,8 @@
-"""order(seed, epoch); ragged features on the device; a batch of static shape gathered from them.
+"""Batches of static shape, gathered on the device from the packed features of a fold.
 
-The features of a fold are put on the device once, packed without padding (`Packed`). What crosses
-to the device for a step is a handful of row numbers; `gather` makes the batch inside the compiled
-step. Rows of all views, labels and ids share one numbering, made from utterance ids: row l is the
-same utterance in every view.
+The features of a fold are put on the device once, packed without padding (`Packed`). For a step only the row
+numbers of its utterances cross to the device; `gather` makes the batch inside the compiled step. Rows of all
+views, labels and ids share one numbering: row l is the same utterance in every view.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,19 +18,22 @@ from pcl_jax.arrays import Array
 from pcl_jax.data.ragged import ALIGNMENT, IndexedFrames, Ragged, slot_frames, slots
 from pcl_jax.rng import seeded
 
+FixedLengths = tuple[tuple[str, int], ...]
+"""View and frames, for each view whose encoder needs the same number of frames of every utterance."""
+
 
 class Packed(NamedTuple):
     """The features of one view for a numbered list of utterances, without padding."""
 
     values: Float[Array, "rows ..."]
-    """Frames of all utterances end to end, or one row per utterance."""
+    """The frames of all utterances end to end, or one row per utterance."""
     starts: Int[Array, " n"]
     lengths: Int[Array, " n"]
     """Frames; all zero for a view that is one vector per utterance."""
 
 
 def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _"]:
-    """The permutation in which `count` rows are seen in an epoch: a function of its arguments alone.
+    """Return the permutation of `count` rows in an epoch: a function of its arguments alone.
 
     `names` tell runs of one seed apart: a fold and a repeat, say.
     """
@@ -39,38 +41,39 @@ def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _
 
 
 def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, "*r b"]]:
-    """Cut rows (of each run) into batches; the last is dropped, or filled up with -1 (no utterance).
+    """Cut rows (of each run) into batches; drop the last one, or pad it with -1 (no utterance).
 
-    Fewer rows than a batch are one batch of their own size, if they are not dropped.
+    Fewer rows than a batch are one batch of their number, if they are not dropped.
     """
     *runs, n = rows.shape
     batch = batch if drop_last else max(1, min(batch, n))
-    whole = n // batch if drop_last else -(-n // batch)
-    rows = _filled(rows[..., : whole * batch], whole * batch)
-    return list(np.moveaxis(rows.reshape(*runs, whole, batch), -2, 0))
+    batches = n // batch if drop_last else -(-n // batch)
+    rows = _pad_rows(rows[..., : batches * batch], batches * batch)
+    return list(np.moveaxis(rows.reshape(*runs, batches, batch), -2, 0))
 
 
 def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
-    """Places of these utterances in batches that are all about equally long, so that one program serves them;
-    -1 where a batch has one less. No result depends on it.
+    """Return places of utterances in batches of about equal duration, so that one program serves them all.
+
+    A batch may hold one utterance less than the others: its place is -1. No result depends on it.
 
     >>> balanced_batches(np.arange(130)).shape
     (3, 44)
     """
-    # Of 64, the layers of a spectrogram stay in a CPU's cache.
+    # The layers of 64 spectrograms stay in a CPU's cache.
     size = 64 if jax.default_backend() == "cpu" else 256
     count = -(-len(lengths) // size)
     places = np.full(-(-len(lengths) // count) * count, -1)
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
     batches = places.reshape(-1, count).T
-    # Not the longest first: where devices share out a batch, the first would have them all.
+    # Shuffled: in order of length, the first of several devices would get all the long utterances.
     return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
 
 
-def _filled(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
-    """`count` rows, -1 where there are no more."""
-    pad = [(0, 0)] * (rows.ndim - 1) + [(0, count - rows.shape[-1])]
-    return np.pad(rows, pad, constant_values=-1)
+def _pad_rows(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
+    """Return `count` rows, -1 after the last."""
+    padding = [(0, 0)] * (rows.ndim - 1) + [(0, count - rows.shape[-1])]
+    return np.pad(rows, padding, constant_values=-1)
 
 
 def gather(
@@ -78,40 +81,46 @@ def gather(
     rows: Int[Array, "g n"],
     *,
     capacity: Mapping[str, int],
-    full_length: int | None = None,
+    fixed_lengths: FixedLengths = (),
 ) -> dict[str, Ragged | Float[Array, "b d"]]:
-    """The batch of these rows (-1: no utterance), inside a compiled function.
+    """Return the batch of these rows (-1: no utterance); for use inside a compiled function.
 
     Args:
-        features: per view, on the device.
-        rows: one line per group (device).
-        capacity: frames per group for each time-resolved view, from `capacities`: static.
-        full_length: give every utterance this many frames, zeros after its own.
+        features: The packed features of each view, on the device.
+        rows: One line per group (device).
+        capacity: The frames per group of each time-resolved view, from `Layout.capacities`: static.
+        fixed_lengths: Views of which every utterance has the given number of frames, zeros after its own.
+
+    Raises:
+        ValueError: A view of hidden states has a fixed length; their padding is not zero.
     """
     rows = jnp.asarray(rows)
-    batch = {}
+    fixed, batch = dict(fixed_lengths), {}
     for view, packed in features.items():
         if view not in capacity:
             batch[view] = jnp.where((rows >= 0)[..., None], packed.values[rows], 0).reshape(rows.size, -1)
             continue
-        own = jnp.where(rows >= 0, packed.lengths[rows], 0)
-        lengths = own if full_length is None else jnp.full_like(own, full_length)
+        frames = jnp.where(rows >= 0, packed.lengths[rows], 0)
+        lengths = jnp.full_like(frames, fixed[view]) if view in fixed else frames
         owner, position = slots(lengths, capacity[view])
         index = jnp.take_along_axis(jnp.where(rows >= 0, packed.starts[rows], 0), owner, axis=1) + position
-        inside = position < jnp.take_along_axis(own, owner, axis=1)
+        inside = position < jnp.take_along_axis(frames, owner, axis=1)
         index = jnp.where(inside, index, 0)
         if packed.values.ndim == 3:  # hidden states
+            if view in fixed:
+                raise ValueError(f"hidden states ({view}) cannot be padded to a fixed length")
             batch[view] = Ragged(IndexedFrames(packed.values, index), owner, position, lengths)
             continue
-        frames = packed.values[index].astype(jnp.float32)
-        frames = jnp.where(inside.reshape(*inside.shape, *(1,) * (frames.ndim - 2)), frames, 0)
-        batch[view] = Ragged(frames, owner, position, lengths)
+        values = packed.values[index].astype(jnp.float32)
+        values = jnp.where(inside.reshape(*inside.shape, *(1,) * (values.ndim - 2)), values, 0)
+        batch[view] = Ragged(values, owner, position, lengths)
     return batch
 
 
 def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    """Rounded up to eighths of a power of two: a run compiles a few programs, not one per batch, and computes
-    some 5 % for nothing.
+    """Round sizes up to eighths of a power of two, so that many batches share few compiled programs.
+
+    Some 5 % of the computation is for padding then.
 
     >>> round_up_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
     [5.0, 6.5, 120.0, 144.0]
@@ -122,42 +131,49 @@ def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How batches lie on the devices: fixed for a run, so that few programs are compiled."""
+    """The layout of batches on the devices: fixed for a run, so that few programs are compiled."""
 
     groups: int = 1
-    full_length: int | None = None
+    """Devices that share a batch."""
+    fixed_lengths: FixedLengths = ()
 
     def place(self, rows: Int[np.ndarray, "*r b"]) -> Int[np.ndarray, "*r g n"]:
-        """Rows of a batch (of each run), dealt to the groups; filled up with -1 where they do not divide."""
-        each = -(-rows.shape[-1] // self.groups)
-        return _filled(rows, self.groups * each).reshape(*rows.shape[:-1], self.groups, each)
+        """Share out the rows of a batch (of each run) to the groups, with -1 where they do not divide."""
+        size = -(-rows.shape[-1] // self.groups)
+        return _pad_rows(rows, self.groups * size).reshape(*rows.shape[:-1], self.groups, size)
 
     def capacities(
         self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, "*r b"]]
     ) -> list[tuple[tuple[str, int], ...]]:
-        """For each batch, the frames per group each time-resolved view needs, rounded up to a few sizes.
+        """Return for each batch the frames per group of each time-resolved view, rounded up to a few sizes.
 
-        All views of a batch are rounded together, in utterances of average length: sizes of their own would
-        meet in many combinations, each a program.
+        All views of a batch are rounded together, in utterances of average length: their separate sizes would
+        meet in many combinations, each a program. Views of a fixed length need no rounding.
+
+        Raises:
+            ValueError: An utterance is longer than the fixed length of its view.
         """
+        placed = [self.place(batch) for batch in batches]
+        fixed = {view: frames for view, frames in self.fixed_lengths if view in lengths}
+        capacities = {}
+        for view, frames in fixed.items():
+            if (longest := lengths[view].max(initial=0)) > frames:
+                raise ValueError(f"an utterance has {longest} frames of {view}; its encoder reads {frames}")
+            # As many frames for padding: the encoder reshapes a group to utterances of one length.
+            slot = int(slot_frames(np.array([frames]))[0])
+            capacities[view] = [rows.shape[-1] * slot for rows in placed]
         needed, average = {}, {}
-        nobody = self.full_length or 0  # an encoder that flattens wants as many frames of no utterance too
-        for view, own in lengths.items():
-            if self.full_length is not None:
-                own = np.full_like(own, self.full_length)
+        for view in lengths:
+            if view in fixed:
+                continue
+            frames = lengths[view]
             needed[view] = np.array(
-                [
-                    slot_frames(np.where(placed >= 0, own[placed], nobody)).sum(axis=-1).max()
-                    for placed in map(self.place, batches)
-                ]
+                [slot_frames(np.where(rows >= 0, frames[rows], 0)).sum(axis=-1).max() for rows in placed]
             )
-            average[view] = slot_frames(own).mean()
-        if not needed:
-            return [()] * len(batches)
-        utterances = np.max([needed[view] / average[view] for view in needed], axis=0)
-        if self.full_length is None:
-            utterances = round_up_sizes(utterances)
-        frames = {
-            view: (np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT).astype(int) for view in needed
-        }
-        return [tuple((view, int(of[i])) for view, of in frames.items()) for i in range(len(batches))]
+            average[view] = slot_frames(frames).mean()
+        if needed:
+            utterances = round_up_sizes(np.max([needed[view] / average[view] for view in needed], axis=0))
+        for view in needed:
+            frames = np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT
+            capacities[view] = frames.astype(int).tolist()
+        return [tuple((view, capacities[view][i]) for view in lengths) for i in range(len(batches))]

@@ -1,4 +1,4 @@
-"""FoldData: everything the training of one fold reads, normalised; on the device, or on its way there."""
+"""The data of one fold, ready to train: normalised features on the device, or read from disk on the way."""
 
 import time
 from collections import deque
@@ -25,28 +25,28 @@ from pcl_jax.features.store import Store
 
 T = TypeVar("T")
 
-AHEAD = 2
-"""Batches that are read from disk before they are asked for: one that is computed on, one that waits."""
+PREFETCH = 2
+"""Batches that are read from disk in advance: one to compute on, one to wait."""
 
 
 class Batch(NamedTuple):
-    """What a step needs."""
+    """The inputs of a compiled step."""
 
     features: Mapping[str, Packed]
-    """Of each view, on the device; those that come from disk hold this batch's utterances alone."""
+    """The features of each view, on the device; those from disk hold the utterances of this batch only."""
     rows: Int[Array, "*r g n"]
     """-1: no utterance."""
     static: dict[str, Any]
-    """`capacity`, hashable, and `full_length` for `gather`: a program for each."""
+    """`capacity`, hashable, and `fixed_lengths` for `gather`: each value is a program."""
     utterances: int
-    """How many there are in it, of each run."""
+    """The number of utterances (of each run), without padding."""
     waited_s: float
-    """For the disk."""
+    """Seconds that the batch was waited for, if it comes from disk."""
 
 
 @dataclass(frozen=True)
 class FoldData:
-    """One numbering (rows) for the utterances of a fold, their features and labels.
+    """The utterances of a fold under one numbering (rows), their features and labels.
 
     `train`, `validation` and `test` are rows; each holds all utterances of its sessions, labelled or not.
     """
@@ -55,38 +55,42 @@ class FoldData:
     fold: Fold
     ids: tuple[str, ...]
     features: Mapping[str, Packed]
-    """On every device."""
+    """The features of each view in memory, on every device."""
     lengths: Mapping[str, Int[np.ndarray, " n"]]
     """Frames per utterance of the time-resolved views, on the host."""
     labels: Int[np.ndarray, " n"]
-    """-1 where the emotion is no target."""
+    """The class of each utterance, -1 where its emotion is no target."""
     layout: Layout
     imputed: Mapping[str, int]
-    """Values per view that were not finite and became the training mean."""
+    """The number of values of each view that were not finite and became the training mean."""
     on_disk: Mapping[str, Store] = field(default_factory=dict)
     """Views that are read batch by batch, as they are stored."""
     normalisers: Mapping[str, Normaliser] = field(default_factory=dict)
-    """The fitted normaliser of each view that has one, without those of additional corpora."""
+    """The normaliser of each view that has one; extra corpora have their own, which are not kept."""
 
     @property
     def every_row(self) -> Int[np.ndarray, " _"]:
+        """The rows of all utterances of the fold, without extra corpora."""
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
 
     @property
     def extra(self) -> Int[np.ndarray, " _"]:
-        """The rows of additional corpora, for pre-training only."""
+        """The rows of extra corpora, for pre-training only."""
         return np.arange(len(self.every_row), len(self.ids))
 
     @property
     def train(self) -> Int[np.ndarray, " _"]:
+        """The rows of the training sessions."""
         return np.arange(len(self.fold.train))
 
     @property
     def validation(self) -> Int[np.ndarray, " _"]:
+        """The rows of the validation session."""
         return len(self.fold.train) + np.arange(len(self.fold.validation))
 
     @property
     def test(self) -> Int[np.ndarray, " _"]:
+        """The rows of the test session."""
         return len(self.fold.train) + len(self.fold.validation) + np.arange(len(self.fold.test))
 
     def select_view(self, view: str) -> "FoldData":
@@ -110,18 +114,18 @@ class FoldData:
         )
 
     def undivided(self) -> "FoldData":
-        """The same fold whose batches are not shared out: each device has whole ones, of its own runs."""
+        """Return the same fold with whole batches on each device, for runs that devices share out."""
         return replace(self, layout=replace(self.layout, groups=1))
 
     def with_vectors(self, vectors: Float[np.ndarray, "n d"], mesh: Mesh) -> "FoldData":
-        """The same fold with one vector per utterance as the features of its one view."""
+        """Return the same fold with one vector per utterance as the features of its only view."""
         (view,) = (*self.features, *self.on_disk)
         n = len(vectors)
         packed = put(Packed(vectors, np.arange(n), np.zeros(n, int)), replicated(mesh))
         return replace(self, features={view: packed}, on_disk={}, lengths={})
 
     def iterate_features(self, view: str) -> Iterator[np.ndarray]:
-        """The features of each utterance, in the order of rows, on the host."""
+        """Yield the features of each utterance, in the order of rows, on the host."""
         if store := self.on_disk.get(view):
             yield from map(store.__getitem__, self.ids)
             return
@@ -134,64 +138,74 @@ class FoldData:
             yield values[start : start + length]
 
     def example(self) -> dict[str, Ragged | Array]:
-        """The features of one training utterance: what initialisation needs to know of shapes."""
+        """Return the features of one training utterance, from which initialisation takes its shapes."""
         rows = self.train[:1]
         layout = self.undivided().layout
         (capacity,) = layout.capacities(self.lengths, [rows])
         (read,) = self._read([rows])
-        # Not compiled: hidden states come out as they went in, by reference, and a program would copy them.
+        # Not compiled: hidden states are passed by reference here, and a program would copy them.
         return gather(
             {**self.features, **read},
             layout.place(rows),
             capacity=dict(capacity),
-            full_length=layout.full_length,
+            fixed_lengths=layout.fixed_lengths,
         )
 
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
-        """Those of the rows whose emotion is a target."""
+        """Return the rows whose emotion is a target."""
         return rows[self.labels[rows] >= 0]
 
     def choose_subset(self, rows: Int[np.ndarray, " _"], subset: SubsetName) -> Int[np.ndarray, " _"]:
-        """Those of the rows that `Corpus.subset` would choose."""
+        """Return the rows that `Corpus.subset` would choose."""
         return rows if subset == "all" else rows[(self.labels[rows] >= 0) == (subset == "target")]
 
     def rows(self, utterances: Sequence[Utterance]) -> Int[np.ndarray, " _"]:
+        """Return the rows of utterances of the fold. Raises: KeyError, if one is not in it."""
         numbers = {id: row for row, id in enumerate(self.ids)}
         return np.array([numbers[u.id] for u in utterances], int)
 
     def batches(
         self, rows: Int[np.ndarray, "*r _"], batch: int, mesh: Mesh, *, drop_last: bool
     ) -> Iterator[Batch]:
-        """Batches of the given rows, in order; of each run, where there are several with rows of their own.
+        """Yield batches of the given rows, in order; of each run, if each has its rows.
 
-        What stays on disk is read by a thread, `AHEAD` batches before they are asked for.
+        Features that stay on disk are prefetched by a thread, `PREFETCH` batches in advance.
+
+        Args:
+            rows: The utterances, `[n]` or `[r, n]`.
+            batch: Utterances per batch (and run).
+            mesh: The devices that share each batch, or the runs.
+            drop_last: Drop the last, smaller batch; otherwise pad it with -1.
         """
         cut = split(rows, batch, drop_last=drop_last)
-        whole = rows.ndim == 1 and self.layout.groups == 1  # neither groups nor runs to share out
+        whole = rows.ndim == 1 and self.layout.groups == 1  # no groups and no runs to share out
         sharding = replicated(mesh) if whole else sharded(mesh)
         placed = put([self.layout.place(b) for b in cut], sharding)
         counts = [int((b >= 0).sum(axis=-1).max()) for b in cut]
         read = repeat(({}, 0.0), len(cut))
         if self.on_disk:
-            read = _ahead(put(now, replicated(mesh)) for now in self._read(cut))
+            read = _prefetch(put(features, replicated(mesh)) for features in self._read(cut))
         capacities = self.layout.capacities(self.lengths, cut)
-        for of_batch, capacity, count, (now, waited_s) in zip(placed, capacities, counts, read, strict=True):
-            static = {"capacity": capacity, "full_length": self.layout.full_length}
-            yield Batch({**self.features, **now}, of_batch, static, count, waited_s)
+        for batch_rows, capacity, count, (features, waited_s) in zip(
+            placed, capacities, counts, read, strict=True
+        ):
+            static = {"capacity": capacity, "fixed_lengths": self.layout.fixed_lengths}
+            yield Batch({**self.features, **features}, batch_rows, static, count, waited_s)
 
     def _read(self, batches: Sequence[Int[np.ndarray, "*r b"]]) -> Iterator[dict[str, Packed]]:
-        """Of each batch, the features that stay on disk: `starts` are right for its utterances alone."""
-        wanted = [np.unique(batch[batch >= 0]) for batch in batches]
-        room = {}
+        """Yield for each batch the features that stay on disk; `starts` are valid for its utterances only."""
+        batch_rows = [np.unique(batch[batch >= 0]) for batch in batches]
+        sizes = {}  # frames that each batch needs, rounded up to a few
         for view in self.on_disk:
             lengths = self.lengths[view]
-            room[view] = np.ceil(round_up_sizes(np.array([lengths[rows].sum() for rows in wanted], float)))
-        for number, rows in enumerate(wanted):
+            needed = np.array([lengths[rows].sum() for rows in batch_rows], float)
+            sizes[view] = np.ceil(round_up_sizes(needed)).astype(int).tolist()
+        for number, rows in enumerate(batch_rows):
             read = {}
             for view, store in self.on_disk.items():
                 lengths = self.lengths[view]
                 like = store[self.ids[0]]
-                buffer = aligned((int(room[view][number]), *like.shape[1:]), like.dtype)
+                buffer = aligned((sizes[view][number], *like.shape[1:]), like.dtype)
                 store.packed([self.ids[row] for row in rows], out=buffer)
                 starts = np.zeros(len(lengths), int)
                 starts[rows] = np.cumsum(lengths[rows]) - lengths[rows]
@@ -199,14 +213,14 @@ class FoldData:
             yield read
 
     def throttle(self, result: T) -> T:
-        """Wait for a step, where batches come from disk: otherwise all of them would wait in memory."""
+        """Wait for a step if batches come from disk; otherwise they would all pile up in memory."""
         return jax.block_until_ready(result) if self.on_disk else result
 
 
-def _ahead(items: Iterator[T]) -> Iterator[tuple[T, float]]:
-    """The same items, made by a thread before they are asked for; and how long each was waited for."""
+def _prefetch(items: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """Yield items that a thread makes in advance, and the seconds that each was waited for."""
     with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, items, None) for _ in range(AHEAD))
+        coming = deque(thread.submit(next, items, None) for _ in range(PREFETCH))
         while True:
             began = time.perf_counter()
             item = coming.popleft().result()

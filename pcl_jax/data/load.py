@@ -72,7 +72,7 @@ class FoldLoader:
         views: Sequence[str],
         *,
         normalise: Mapping[str, Normalisation],
-        full_length: int | None = None,
+        fixed_lengths: Mapping[str, int] | None = None,
         extra_corpora: Sequence[ExtraCorpus] = (),
     ) -> FoldData:
         """Return the data of a fold, and read what is not in memory yet.
@@ -82,7 +82,8 @@ class FoldLoader:
             views: The views to load.
             normalise: "fold" (statistics of the training utterances), "speaker" or "none" for each view, see
                 `pcl_jax.data.normalise`. Views that are left out (hidden states) stay as they are stored.
-            full_length: Give every utterance this many frames (the literal reading of the authors' code).
+            fixed_lengths: The frames that every utterance of a view must have, for encoders that flatten them
+                (`pcl_jax.models.encoders.fixed_lengths`); shorter ones are padded with zeros.
             extra_corpora: Additional corpora for pre-training. Each is normalised by its own statistics,
                 since its microphones and rooms differ. With them all features are held in memory.
 
@@ -117,7 +118,7 @@ class FoldLoader:
             features={view: entry.packed for view, entry in loaded.items()},
             lengths={view: frames[view] for view in views if frames[view].any()},
             labels=np.array(labels + [-1] * len(extra_ids), int),
-            layout=Layout(groups=self._mesh.size, full_length=full_length),
+            layout=Layout(self._mesh.size, tuple((fixed_lengths or {}).items())),
             imputed={view: loaded[view].imputed if view in loaded else 0 for view in views},
             on_disk=on_disk,
             normalisers={v: entry.normaliser for v, entry in loaded.items() if entry.normaliser is not None},

@@ -1,4 +1,4 @@
-"""Ragged batches: sequences of different lengths laid end to end, without padding to the longest."""
+"""Ragged batches: sequences of different lengths, end to end, without padding to the longest."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Int
 from pcl_jax.arrays import Array
 
 ALIGNMENT = 8
-"""Frames. Every utterance of a `Ragged` starts at a multiple of this, so that three poolings by two
-never mix two utterances."""
+"""Frames. Every utterance of a `Ragged` starts at a multiple of this, so that three poolings by two never mix
+two utterances."""
 
 
 class IndexedFrames(NamedTuple):
     """Frames by reference: frame `[g, t]` is `values[rows[g, t]]`.
 
-    For frames that are costly to copy: a batch of hidden states is hundreds of megabytes, and all that an
-    encoder wants of them is one sum.
+    For frames that are costly to copy: a batch of hidden states has hundreds of megabytes, and an encoder
+    needs only a weighted sum of them.
     """
 
     values: Float[Array, "_ h d"]
@@ -29,38 +29,38 @@ class IndexedFrames(NamedTuple):
 class Ragged(NamedTuple):
     """A batch of sequences of different lengths, laid end to end: nothing is computed for padding.
 
-    Each group (one per device) holds its utterances one after the other. A slot is `ALIGNMENT * a`
-    frames long and at least one longer than the utterance in it; the frames beyond it are zero,
-    which is what a convolution's own zero padding would be. No utterance (-1) has no slot.
+    Each group (one per device) holds its utterances one after the other, each in a slot. A slot has a
+    multiple of `ALIGNMENT` frames and at least one more than its utterance. The frames after the utterance
+    are zero, as the zero padding of a convolution would be. Padding (row -1) has no slot.
     """
 
     frames: Float[Array, "g t ..."] | IndexedFrames
-    """Hidden states may come as `IndexedFrames`; their frames beyond an utterance are then any."""
+    """Hidden states come as `IndexedFrames`; their frames after an utterance are arbitrary."""
     owner: Int[Array, "g t"]
-    """Which of its group's utterances the slot of a frame belongs to."""
+    """The utterance, within the group, whose slot a frame lies in."""
     position: Int[Array, "g t"]
-    """Index of a frame in its slot."""
+    """The index of a frame in its slot."""
     lengths: Int[Array, "g n"]
-    """Frames of each utterance; 0 for none."""
+    """Frames of each utterance; 0 for padding."""
 
     @property
     def valid(self) -> Bool[Array, "g t"]:
-        """Whether a frame lies within its utterance."""
+        """Return whether each frame lies within its utterance."""
         return within(self.owner, self.position, self.lengths)
 
 
 def within(
     owner: Int[Array, "g t"], position: Int[Array, "g t"], lengths: Int[Array, "g n"]
 ) -> Bool[Array, "g t"]:
-    """Whether the frame at `position` of its slot lies within the `lengths` of the slot's utterance."""
+    """Return whether the frame at each `position` of its slot lies within the slot's utterance."""
     return position < jnp.take_along_axis(jnp.asarray(lengths), jnp.asarray(owner), axis=1)
 
 
 def slots(lengths: Int[Array, "g n"], capacity: int) -> tuple[Int[Array, "g t"], Int[Array, "g t"]]:
-    """Owner and position of each of `capacity` frames when utterances of these lengths are laid out.
+    """Return owner and position of each of `capacity` frames when utterances of these lengths are laid out.
 
-    `capacity` must be at least `slot_frames(lengths).sum(axis=1).max()`; what is left over belongs
-    to the last utterance's slot.
+    `capacity` must be at least `slot_frames(lengths).sum(axis=1).max()`. The remaining frames belong to the
+    slot of the last utterance.
     """
     ends = jnp.cumsum(slot_frames(jnp.asarray(lengths)), axis=1)
     starts = jnp.pad(ends[:, :-1], ((0, 0), (1, 0)))
@@ -70,9 +70,10 @@ def slots(lengths: Int[Array, "g n"], capacity: int) -> tuple[Int[Array, "g t"],
 
 
 def slot_frames(lengths: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Frames a `Ragged` spends on an utterance of each length: one more, rounded up to `ALIGNMENT`.
+    """Return the size of the slot for an utterance of each length: one frame more, rounded up to `ALIGNMENT`.
 
-    None on none, else at least three times `ALIGNMENT`, as the spectral encoder counts silence in below 16.
+    Padding (length 0) has no slot. The smallest slot has three times `ALIGNMENT` frames: the spectral encoder
+    counts utterances below 16 frames as 16.
     """
     return ((lengths.clip(2 * ALIGNMENT) | ALIGNMENT - 1) + 1) * (lengths > 0)
 

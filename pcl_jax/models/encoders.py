@@ -5,7 +5,7 @@ Time-resolved features come as `Ragged`, so a result never depends on the batch 
 nor on any padding. `train=True` switches dropout on and needs an rng named "dropout".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax.numpy as jnp
@@ -75,6 +75,15 @@ class SpectrogramEncoder(nn.Module):
         for kernel in reversed(self.kernels):
             frames = 2 * frames + kernel - 3
         return frames
+
+
+def fixed_lengths(encoders: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Return the frames that every utterance must have, for the views whose encoder flattens them."""
+    return {
+        view: encoder.flatten_frames
+        for view, encoder in encoders.items()
+        if isinstance(encoder, SpectrogramEncoder) and encoder.pool == "flatten"
+    }
 
 
 class FunctionalsEncoder(nn.Module):

@@ -99,7 +99,7 @@ class Record:
     label_digest: str
     """Digest of the class of each utterance and of the names of the classes."""
     skipped: int = 0
-    """Utterances that were left out on request, because their audio is bad."""
+    """Utterances that the data claim and that were left out on request: their audio is missing or bad."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str

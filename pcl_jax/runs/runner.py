@@ -28,7 +28,7 @@ from pcl_jax.data.load import ExtraCorpus, FoldLoader
 from pcl_jax.devices import barrier, mesh, preemption_requested
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.features.store import Store
-from pcl_jax.models.encoders import ENCODERS
+from pcl_jax.models.encoders import ENCODERS, fixed_lengths
 from pcl_jax.models.heads import Classifier, ProjectionHead
 from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
 from pcl_jax.runs import checkpoint, pretraining, records
@@ -89,15 +89,13 @@ class Runner:
     def data(self, spec: Spec) -> FoldData:
         """Load the features that a run reads."""
         names, settings = views_of(spec), spec.settings
-        full_length = None
-        if settings.encoders.spectral_pool == "flatten":
-            full_length = max(self.views[name].full_frames or 0 for name in names) or None
+        encoders = {name: self._encoder(name, settings) for name in names}
         extra = spec.extra_corpora if isinstance(spec, Pretrain) else ()
         return self.loader.load(
             spec.fold,
             names,
             normalise={name: settings.normalise for name in names if self.views[name].normalised},
-            full_length=full_length,
+            fixed_lengths=fixed_lengths(encoders),
             extra_corpora=[self.extra_corpora[name] for name in extra],
         )
 
@@ -428,7 +426,7 @@ class Runner:
                 "classes": self.corpus.classes,
                 "counts": tuple(map(labels.count, range(len(self.corpus.classes)))),
                 "utterances": len(labels),
-                "skipped": len(self.skipped),
+                "skipped": len(self.skipped) + self.corpus.left_out.count,
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
                 "protocol": self.protocol.data,

@@ -43,18 +43,18 @@ def train_step(
     return apply_gradient(state, gradient, state.statistics, learning_rate), {"loss": loss}
 
 
-_STATIC = ("capacity", "full_length", "model", "mesh")
+_STATIC = ("capacity", "fixed_lengths", "model", "mesh")
 
 
 @partial(jax.jit, static_argnames=_STATIC)
 def train(
     states, packed, rows, scales, learning_rates, keys, frozen, labels,
-    *, capacity, full_length, model, mesh,
+    *, capacity, fixed_lengths, model, mesh,
 ):  # fmt: skip
     """Take one step of each run on its own batch."""
 
     def one(state, rows, scale, learning_rate, key, frozen, packed, labels):
-        features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
+        features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)[model.view]
         rows = rows.reshape(-1)
         batch_labels = jnp.where(rows >= 0, labels[rows], -1)
         return train_step(state, frozen, features, batch_labels, scale, learning_rate, key, model=model)
@@ -63,12 +63,12 @@ def train(
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def predict(params, frozen, scales, packed, rows, *, capacity, full_length, model, mesh):
+def predict(params, frozen, scales, packed, rows, *, capacity, fixed_lengths, model, mesh):
     """Return the logits `[n, r, c]` of one batch for all runs; a device gathers it once."""
 
     def one(params, scale, frozen, features):
         return compute_logits(model, params | frozen, scale, features)
 
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
+    features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)[model.view]
     sequential = jax.default_backend() == "cpu"  # the layers of one run stay in the cache
     return map_runs(one, mesh, (params, scales), frozen, features, sequential=sequential).swapaxes(0, 1)

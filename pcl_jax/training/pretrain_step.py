@@ -74,21 +74,21 @@ def train_step(
     return apply_gradient(state, gradient, forward.statistics, learning_rate), forward.metrics
 
 
-_STATIC = ("capacity", "full_length", "networks", "objective")
+_STATIC = ("capacity", "fixed_lengths", "networks", "objective")
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def train(state, packed, rows, labels, learning_rate, key, *, capacity, full_length, networks, objective):
+def train(state, packed, rows, labels, learning_rate, key, *, capacity, fixed_lengths, networks, objective):
     """Gather a batch and take one step: `train_step` of `pcl_jax.data.batches.gather`."""
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)
     labels = _gather_labels(labels, rows)
     return train_step(state, features, learning_rate, key, labels, networks=networks, objective=objective)
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def evaluate(state, packed, rows, labels, *, capacity, full_length, networks, objective):
+def evaluate(state, packed, rows, labels, *, capacity, fixed_lengths, networks, objective):
     """Gather a batch; return its metrics without dropout, named as in the history of a run."""
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)
     mask = rows.reshape(-1) >= 0
     _, forward = compute_loss(
         state.params, state.statistics, features, _gather_labels(labels, rows), mask,
@@ -99,9 +99,9 @@ def evaluate(state, packed, rows, labels, *, capacity, full_length, networks, ob
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def diagnose(state, packed, rows, labels, key, *, capacity, full_length, networks, objective):
+def diagnose(state, packed, rows, labels, key, *, capacity, fixed_lengths, networks, objective):
     """Return for each view whether its projections are finite, and the norm of its networks' gradient."""
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)
+    features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)
     (_, forward), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
         state.params, state.statistics, features, _gather_labels(labels, rows),
         networks=networks, objective=objective, key=jax.random.fold_in(key, state.step),

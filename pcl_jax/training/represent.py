@@ -44,7 +44,7 @@ def map_utterances(
     return found[np.argsort(places[places >= 0])]
 
 
-@partial(jax.jit, static_argnames=("capacity", "full_length", "model"))
-def _represent(params, packed, rows, *, capacity, full_length, model):
-    features = gather(packed, rows, capacity=dict(capacity), full_length=full_length)[model.view]
+@partial(jax.jit, static_argnames=("capacity", "fixed_lengths", "model"))
+def _represent(params, packed, rows, *, capacity, fixed_lengths, model):
+    features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)[model.view]
     return encode(model.encoder, params, features)

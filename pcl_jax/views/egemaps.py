@@ -11,7 +11,11 @@ from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
+from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
+
+VERSION = 1
+"""Version of the algorithm: raised with every change that changes a value."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,14 @@ class EgemapsView(View):
 
     def describe(self) -> Mapping[str, Any]:
         """Return everything that changes a value."""
-        return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
+        return {
+            "kind": "egemaps",
+            "version": VERSION,
+            "libraries": series("opensmile", *AUDIO_LIBRARIES),
+            "audio": audio.PROCESSING,
+            "dtype": "float32",
+            **asdict(self.config),
+        }
 
     def size(self, duration_s: float) -> int:
         """Return the bytes of the 88 functionals."""

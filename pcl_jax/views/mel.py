@@ -10,7 +10,11 @@ from jaxtyping import Float32
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
 from pcl_jax.views.clip import Clip
+from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
+
+VERSION = 1
+"""Version of the algorithm: raised with every change that changes a value."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,14 @@ class MelView(View):
 
     def describe(self) -> Mapping[str, Any]:
         """Return everything that changes a value."""
-        return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
+        return {
+            "kind": "mel",
+            "version": VERSION,
+            "libraries": series("librosa", *AUDIO_LIBRARIES),
+            "audio": audio.PROCESSING,
+            "dtype": "float32",
+            **asdict(self.config),
+        }
 
     def size(self, duration_s: float) -> int:
         """Estimate the bytes of an utterance."""

@@ -97,7 +97,7 @@ def test_no_more_is_read_ahead_than_is_said(make_runner, monkeypatch):
     batches = data.batches(data.train, 8, mesh(1), drop_last=True)
     for seen, batch in enumerate(batches, start=1):
         assert batch.utterances == 8
-        assert seen <= len(reads) <= seen + fold_data.AHEAD
+        assert seen <= len(reads) <= seen + fold_data.PREFETCH
     assert seen == len(reads) == len(data.train) // 8
 
 

@@ -84,11 +84,11 @@ def test_a_view_that_the_fold_lacks_is_an_error_that_names_it(runner):
 def test_runs_on_one_fold_read_each_view_once(runner, reads):
     loader = make_loader(runner)
     first = loader.load(1, ["mel", "egemaps"], normalise=NORMALISE)
-    again = loader.load(1, ["mel"], normalise=NORMALISE, full_length=50)
+    again = loader.load(1, ["mel"], normalise=NORMALISE, fixed_lengths={"mel": 50})
     loader.load(1, ["states", "mel"], normalise=NORMALISE)
     assert reads == ["mel", "egemaps", "states"]
     assert again.features["mel"] is first.features["mel"]
-    assert (first.layout.full_length, again.layout.full_length) == (None, 50)
+    assert (first.layout.fixed_lengths, again.layout.fixed_lengths) == ((), (("mel", 50),))
 
 
 def test_another_normalisation_reads_its_views_again_and_only_those(runner, reads):

@@ -258,6 +258,20 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     assert store.open(tmp_path).ids == ("a", "b")
 
 
+def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor):
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), (tmp_path / "t").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with store.replacing(tmp_path / "t") as file:
+        file.write(b"whole")
+    assert synced == [(tmp_path / ".t", False), (tmp_path, True)]
+    assert (tmp_path / "t").read_bytes() == b"whole"
+
+
 def test_a_part_is_not_there_before_it_is_synced(tmp_path, monkeypatch):
     def killed(_):
         raise SystemExit
