@@ -49,7 +49,7 @@ SUBSET_STYLES = {
     "out_of_distribution": Style("on other emotions", "C3", marker="s"),
     "all": Style("on all utterances", "0.5", ":", None),
 }
-"""What was pre-trained on -> its look in Figure 4: the paper's colours."""
+"""Utterances pre-trained on -> their look in Figure 4: the paper's colours."""
 
 
 def pyplot() -> Any:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pcl_jax.runs.spec import Pretrain, Spec
 
 HEADS = {"all": "all", "target": "target emotions", "out_of_distribution": "other emotions"}
-"""What was pre-trained on, as records say it -> heading."""
+"""Utterances pre-trained on, as records say it -> heading."""
 
 
 @dataclass(frozen=True)

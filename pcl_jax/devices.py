@@ -1,5 +1,6 @@
 """The device mesh: one axis, "data", over which a batch, or runs, are shared out; on one device, several, or
-those of several processes, which all run the same program on the same data."""
+those of several processes, which all run the same program on the same data.
+"""
 
 import os
 import re

@@ -3,12 +3,14 @@
 Everything cheap is checked before anything slow. Heavy imports wait until they are needed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcl_jax.commands.flags import Common, Experiment, OnDevices, OnFeatures
+from pcl_jax.corpora.utterance import CorpusError
 
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
@@ -30,9 +32,13 @@ class UsageError(ValueError):
 
 
 def require_root(command: Common) -> None:
-    """Raise UsageError unless the command says where its corpus lies."""
-    if command.corpus != "demo" and command.root is None:
+    """Raise UsageError or CorpusError unless the command says where its corpus lies, and that exists."""
+    if command.corpus == "demo":
+        return
+    if command.root is None:
         raise UsageError(f"--corpus {command.corpus} needs --root: the folder of the corpus, or the table")
+    if not command.root.exists():
+        raise CorpusError(f"--root {command.root} does not exist")
 
 
 def read_corpus(command: Common) -> "Corpus":
@@ -60,7 +66,6 @@ def read_usable(command: OnFeatures) -> "Corpus":
         CorpusError: the corpus cannot be read, or utterances are left out and `--on-bad-audio` is "error".
     """
     from pcl_jax.commands import terminal
-    from pcl_jax.corpora import CorpusError
 
     corpus = read_corpus(command)
     count, reasons = corpus.left_out
@@ -82,6 +87,9 @@ def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]"
     from pcl_jax.views.catalogue import catalogue, choose
 
     require_root(command)
+    for name in names:
+        if not re.fullmatch(r"[\w-]+(=.+)?", name):
+            raise UsageError(f"--views {name}: a name has letters, digits, _ and - only")
     checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
@@ -169,6 +177,8 @@ def open_runner(
 
     if command.processes:
         join_processes(command)
+    if command.devices is not None and not 1 <= command.devices <= jax.device_count():
+        raise UsageError(f"--devices {command.devices}: this machine has {jax.device_count()}")
     if command.precision != "float32" and jax.default_backend() == "cpu":
         raise UsageError(f"--precision {command.precision} is for accelerators: a CPU computes float32")
     views = choose_views(command, names)
@@ -193,7 +203,7 @@ def open_runner(
 
 
 def _read_extra(word: str) -> "Corpus":
-    from pcl_jax.corpora import CorpusError, read
+    from pcl_jax.corpora import read
 
     name, _, root = word.partition("=")
     try:

@@ -13,7 +13,7 @@ Init = Literal["flax", "torch"]
 
 
 def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
-    """torch's rule for weights and biases: U(+-1/sqrt(fan_in))."""
+    """Torch's rule for weights and biases: U(+-1/sqrt(fan_in))."""
     bound = fan_in**-0.5
 
     def draw(key, shape, dtype=jnp.float32, out_sharding=None):

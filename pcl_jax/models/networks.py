@@ -147,6 +147,7 @@ def init(
     top_key: jax.Array,
 ) -> tuple[Variables, Variables]:
     """Fresh parameters of an encoder, and variables of the network that its representations of such features
-    go into. One program, whatever the keys."""
+    go into. One program, whatever the keys.
+    """
     representation, variables = encoder.init_with_output(encoder_key, features)
     return variables["params"], top.init(top_key, representation)
