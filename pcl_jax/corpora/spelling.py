@@ -7,10 +7,10 @@ from unicodedata import category, normalize
 
 
 def tidy(text: str) -> str:
-    """Return a name in Unicode's composed form (NFC), with single spaces between its words.
+    r"""Return a name in Unicode's composed form (NFC), with single spaces between its words.
 
     Example:
-        >>> tidy("  Zoe\\u0308  B ") == "Zo\\u00eb B"
+        >>> tidy("  Zoe\u0308  B ") == "Zo\u00eb B"
         True
     """
     return normalize("NFC", " ".join(text.split()))

@@ -10,11 +10,9 @@ from unicodedata import normalize
 
 from pcl_jax.corpora.grouping import SESSIONS, group_speakers
 from pcl_jax.corpora.headers import audio_problems, measure
-from pcl_jax.corpora.rows import COLUMNS, Row, read_rows
+from pcl_jax.corpora.rows import Row, read_rows
 from pcl_jax.corpora.spelling import lookalikes, tidy
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
-
-__all__ = ["COLUMNS", "read", "seconds"]
 
 _BLANK = {"", "nat", "nan", "none", "null", "<na>"}
 # pandas writes "0 days 00:00:01.500000", people write "00:00:01.5" or "0:01.5".
