@@ -28,7 +28,7 @@ PART_S = 10.0
 ROOM = 2**24
 """Bytes to leave free on the disk."""
 SAMPLED_FROM_S = 600.0
-"""Audio from which on the time is estimated beforehand, by computing `SAMPLES` utterances."""
+"""Duration from which on the time is estimated first, by computing `SAMPLES` utterances."""
 SAMPLES = 4
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 

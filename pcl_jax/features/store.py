@@ -195,7 +195,7 @@ class _Part:
         except (pa.ArrowException, OSError, KeyError, IndexError) as error:
             raise StoreError(
                 f"{path}: truncated or damaged ({_first_line(error)}); delete this file and extract again: "
-                "only its rows are computed anew"
+                "only its rows are computed again"
             ) from error
 
     def verify(self) -> list[str]:
@@ -283,7 +283,7 @@ class Writer:
         except OSError as error:
             raise StoreError(
                 f"{target}: cannot be written ({error.strerror or error}); the parts before it are safe: "
-                "make room or mend the folder and run again"
+                "make room or repair the folder and run again"
             ) from error
         return target
 

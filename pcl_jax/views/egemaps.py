@@ -28,6 +28,11 @@ class Egemaps:
     peak: float = 1 - 2**-15
     """Samples are clipped to +-peak: openSMILE's int16 cast turns +1.0 into -32768."""
 
+    def __post_init__(self) -> None:
+        """Refuse a peak that leaves no signal, or that the cast would turn over. Raises: ValueError."""
+        if not 0 < self.peak <= 1 - 2**-15:
+            raise ValueError(f"peak is {self.peak:g}: give a value above 0, at most 1 - 2**-15")
+
 
 @cache  # one in a process: making it parses openSMILE's configuration
 def _smile(feature_set: str) -> Any:

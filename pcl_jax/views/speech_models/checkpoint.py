@@ -77,9 +77,9 @@ def family_of(checkpoint: str) -> Family:
 def asks_for_normalisation(preprocessor: Path | None, architecture: Architecture) -> bool:
     """Return whether a checkpoint asks for waveforms of zero mean and unit variance.
 
-    A file without the key says what transformers takes for granted: yes for wav2vec 2.0 and HuBERT, no for
-    Whisper. Without the file the answer is that of torchaudio's bundles: only models with layer-norm
-    convolutions ask for it, as they do for a mask.
+    A file without the key has the default of transformers: yes for wav2vec 2.0 and HuBERT, no for Whisper.
+    Without the file the answer is that of torchaudio's bundles: yes for models with layer-norm convolutions,
+    which ask for a mask too.
 
     Raises:
         ValueError: The file is damaged.

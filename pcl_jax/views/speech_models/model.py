@@ -94,7 +94,7 @@ def hidden_states(
 
 
 def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float32") -> SpeechModel:
-    """Make a small model with random weights from a fixed seed: the stand-in where no checkpoint is at hand.
+    """Make a small model with random weights from a fixed seed: the stand-in for a checkpoint.
 
     It shows that a pipeline runs and nothing else; every title calls it "untrained stand-in".
     """

@@ -1,6 +1,7 @@
 """Views "wav2vec2", "hubert", "whisper": waveform -> hidden states `[t, h, d]` of a frozen speech model."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -37,6 +38,11 @@ class SpeechModels:
     """Seconds of audio, padding included, in one batch: bounds memory (about 13 MB a second for wav2vec 2.0
     base in float32), changes no value. None: single utterances on a CPU, whose cache is small; 240 s on an
     accelerator."""
+
+    def __post_init__(self) -> None:
+        """Refuse a batch without audio. Raises: ValueError."""
+        if self.batch_s is not None and not 0 < self.batch_s < math.inf:
+            raise ValueError(f"batch_s is {self.batch_s:g}: give seconds above 0")
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class SpeechModelView(View):
 
     @cached_property
     def _normalisation(self) -> bool | str:
-        """Whether waveforms are normalised; a text where that is assumed, because a file lacks."""
+        """Whether waveforms are normalised; a text where that is assumed, because a file is missing."""
         from pcl_jax.views.speech_models import checkpoint, files
 
         if self.checkpoint == UNTRAINED:
@@ -151,7 +157,7 @@ class SpeechModelView(View):
         """Return everything that changes a value; the checkpoint by its content.
 
         Raises:
-            FileNotFoundError: the checkpoint cannot be had.
+            FileNotFoundError: The checkpoint is not on this machine and cannot be fetched.
         """
         c = self.config
         return {
