@@ -75,17 +75,17 @@ def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Mea
         return representations[view, source]
 
     for spec in specs:
-        one, other = spec.views
+        first, second = spec.views
         pairs = {
-            source: (represent(spec, one, source), represent(spec, other, source))
+            source: (represent(spec, first, source), represent(spec, second, source))
             for source in get_args(Source)
         }
         yield (
             spec,
             {
-                "view": one,
-                "title": f"{runner.title([one])} | {runner.title([other])}",
-                "values": values(pairs, runner.protocol.seed, spec.fold, one, other),
+                "view": first,
+                "title": f"{runner.title([first])} | {runner.title([second])}",
+                "values": values(pairs, runner.protocol.seed, spec.fold, first, second),
             },
         )
 
@@ -106,10 +106,10 @@ def values(
     from pcl_jax.evaluation.similarity import linear_cka, rank
     from pcl_jax.rng import seeded
 
-    one, other = pairs["pretrained"]
+    first, second = pairs["pretrained"]
     rng = seeded(seed, "random vectors", *names)
-    vectors = tuple(rng.normal(size=(len(x), rank(x))) for x in (one, other))
-    found: dict[str, float | None] = {"n": float(len(one))}
+    vectors = tuple(rng.normal(size=(len(x), rank(x))) for x in (first, second))
+    found: dict[str, float | None] = {"n": float(len(first))}
     found |= {f"pwcca {source}": _pwcca(*pairs[source]) for source in ("pretrained", "supervised", "random")}
     found["pwcca vectors"] = _pwcca(*vectors)
     return found | {

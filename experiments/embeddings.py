@@ -124,7 +124,7 @@ def panel(
 
 def draw(
     folder: Path,
-    panels: Mapping[tuple[str, str], Panel],
+    panels: "Mapping[tuple[Source, str], Panel]",
     titles: Mapping[str, str],
     labels: np.ndarray,
     speakers: Sequence[str],

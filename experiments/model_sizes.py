@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSizes(flags.OnFeatures):
-    """How many parameters each step trains."""
+    """Numbers of parameters that each step trains."""
 
     views: flags.Views = ()
     classes: int = 4

@@ -91,10 +91,10 @@ def print_report(command: Report) -> int:
     """Write the report, say where it is and what is wrong with it; return the exit code."""
     from pcl_jax.commands import terminal
 
-    files: tuple[Path | None, ...] = command.markdown or (None,)
+    files = command.markdown
     if len(files) > 1:
         raise UsageError(f"--markdown {' '.join(map(str, files))}: give one file for all tables")
-    page = write(command.runs, files[0])
+    page = write(command.runs, files[0] if files else None)
     for error in page.errors:
         terminal.err.print(f"report: {error}", markup=False, highlight=False)
     terminal.out.print(f"report: {page.path}", markup=False, highlight=False)

@@ -12,6 +12,7 @@ from pcl_jax.commands.session import (
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.features import export, maintain, store
 from pcl_jax.features.maintain import StoredFeatures
+from pcl_jax.features.store import StoreError
 
 
 def extract(command: flags.Extract) -> int:
@@ -37,7 +38,11 @@ def maintain_features(command: flags.Features) -> int:
 
 def _verify(command: flags.Features) -> int:
     corpus = read_corpus(command) if command.root is not None else None
-    found = [_verify_store(command, stored, corpus) for stored in maintain.stores(command.features)]
+    stores = maintain.stores(command.features)
+    if not any(corpus is None or stored.corpus == corpus.name for stored in stores):
+        content = "features" if corpus is None else f"features of {corpus.name}"
+        raise StoreError(f"{command.features} holds no {content}, so there is nothing to verify")
+    found = [_verify_store(command, stored, corpus) for stored in stores]
     return 0 if all(found) else 1
 
 

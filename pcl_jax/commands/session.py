@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcl_jax.commands.flags import Common, OnDevices, OnFeatures
+from pcl_jax.commands.flags import Common, Experiment, OnDevices, OnFeatures
 
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
@@ -100,7 +100,7 @@ def extract_features(
     """Compute the features that are missing, with a progress bar.
 
     Raises:
-        UsageError: features are missing, and several processes train as one.
+        UsageError: features are missing, and several processes train as one or only a table is wanted.
     """
     import jax
 
@@ -113,6 +113,11 @@ def extract_features(
     keep_compiled_programs()
 
     def announce(plan: "Plan") -> None:
+        if isinstance(command, Experiment) and command.table_only:
+            raise UsageError(
+                f"features of {plan.utterances} utterances are missing: nothing was run on all of them yet, "
+                "and --table-only runs nothing"
+            )
         if jax.process_count() > 1:
             raise UsageError(
                 f"features of {plan.utterances} utterances are missing; several processes train on features "

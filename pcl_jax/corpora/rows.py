@@ -100,7 +100,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
     width = None
     try:
         for cells in reader:
-            if not cells:  # a blank line
+            if not any(map(str.strip, cells)):  # a blank line, or a blank row of a spreadsheet
                 continue
             if width is None:
                 if _breaks_lines(cells):
@@ -123,7 +123,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more rows" if len(faults) > 5 else "")
         raise CorpusError(f"{root}: {shown}. Put cells with commas in quotes, and remove stray quotes")
-    rows = [{name: cells[place] for name, place in places.items()} for cells in records]
+    rows: list[Row] = [{name: cells[place] for name, place in places.items()} for cells in records]
     return list(places), rows
 
 

@@ -23,8 +23,9 @@ def key(name: str) -> str:
         >>> key("Spk007") == key("spk7"), key("spk70") == key("spk7")
         (True, False)
     """
-    visible = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
-    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", tidy(visible).casefold()))
+    if not name.isascii():
+        name = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", tidy(name).casefold()))
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:

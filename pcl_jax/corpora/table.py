@@ -185,6 +185,7 @@ def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[s
     found = []
     names = {
         "speaker": [s.speaker for s in segments],
+        "session": [s.session for s in segments],
         "emotion": [s.emotion for s in segments if s.emotion is not None],
         "id": [s.id for s in segments],
     }

@@ -1,8 +1,8 @@
 """The feature store: ragged, memory-mapped, content-addressed.
 
-One folder per corpus and view, `<features>/<corpus>/<view>-<digest>/`; the digest names everything
-that changes a value, so other parameters are another folder and never a silent mix. In it
-`part-00000.arrow, ...`: Arrow IPC files of one record batch, a row per utterance,
+There is one folder per corpus and view, `<features>/<corpus>/<view>-<digest>/`. The digest covers everything
+that changes a value, so features of different parameters never share a folder. The folder holds
+`part-00000.arrow, ...`: Arrow IPC files of one record batch, with a row per utterance,
 
     id     string              unique in its corpus
     audio  string              sha256 of the file's bytes, start and end
@@ -11,8 +11,8 @@ that changes a value, so other parameters are another folder and never a silent 
     values large_list<float>   float16 or float32, C order
 
 and the view's description in the schema's metadata. Parts are written under a temporary name, synced
-and renamed, so a part is whole or it is not there. A row of a later part replaces an earlier one.
-Processes that share out a corpus write `part-00000-3of8.arrow`, each its own; merging is only listing.
+and renamed, so a part is whole or it does not exist. A row of a later part replaces an earlier one.
+Processes that share a corpus write parts of different names, `part-00000-3of8.arrow`: no merge is needed.
 """
 
 import fcntl

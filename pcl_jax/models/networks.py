@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from pcl_jax.arrays import Array, Variables
 from pcl_jax.data.ragged import Ragged
@@ -46,16 +46,27 @@ class PretrainingNetworks:
         return params, statistics
 
     def project(
-        self, params: Variables, statistics: Variables, features: Features, *, key: jax.Array | None = None
+        self,
+        params: Variables,
+        statistics: Variables,
+        features: Features,
+        mask: Bool[Array, " n"] | None = None,
+        *,
+        key: jax.Array | None = None,
     ) -> tuple[dict[str, Float[Array, "n d"]], Variables]:
-        """Projections z of each view, and the new batch statistics. With a key: training mode."""
+        """Return the projections z of each view, and the new batch statistics.
+
+        With a key: training mode. Rows where the mask is False are padding: they take no part in the batch
+        statistics, and their projections have no meaning.
+        """
         projections, new_statistics = {}, {}
         for index, (view, encoder) in enumerate(self.encoders):
-            own_key = None if key is None else jax.random.fold_in(key, index)
-            representation = encode(encoder, params["encoder"][view], features[view], key=own_key)
+            view_key = None if key is None else jax.random.fold_in(key, index)
+            representation = encode(encoder, params["encoder"][view], features[view], key=view_key)
             projections[view], updated = self.head.apply(
                 {"params": params["head"][view], "batch_stats": statistics[view]},
                 representation,
+                mask,
                 train=key is not None,
                 mutable=["batch_stats"],
             )

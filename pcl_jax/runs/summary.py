@@ -182,9 +182,9 @@ def folds_text(scores: Scores, folds: frozenset[int]) -> str:
 
 
 def pairs(
-    rows: Sequence[Row], one: Any, other: Any, column: Callable[[Row], Any] = method_of
+    rows: Sequence[Row], first: Any, second: Any, column: Callable[[Row], Any] = method_of
 ) -> dict[tuple[str, Amount], tuple[dict[int, float], dict[int, float]]]:
-    """Return UAR by repeat where the column is `one`, and where it is `other`, for each (view, labels).
+    """Return UAR by repeat where the column is `first`, and where it is `second`, for each (view, labels).
 
     Both are means over the same folds: those that are whole in both.
     """
@@ -192,10 +192,10 @@ def pairs(
     found = {}
     for view in views(rows):
         for labelled in amounts(rows):
-            both = [cells.get((view, labelled, value), []) for value in (one, other)]
-            folds = whole_folds(*both)
-            first, second = (per_repeat(cell, folds) if folds else {} for cell in both)
-            found[view, labelled] = first, second
+            one_cell = cells.get((view, labelled, first), [])
+            another = cells.get((view, labelled, second), [])
+            folds = whole_folds(one_cell, another)
+            found[view, labelled] = per_repeat(one_cell, folds), per_repeat(another, folds)
     return found
 
 
@@ -247,11 +247,11 @@ def gains(pairs: Mapping[Key, tuple[Mapping[Any, float], Mapping[Any, float]]]) 
     Wilcoxon's p is corrected over all keys. Keys with fewer than two such repeats have no gain.
     """
     found = {}
-    for key, (one, other) in pairs.items():
-        shared = sorted(set(one) & set(other))
+    for key, (first, second) in pairs.items():
+        shared = sorted(set(first) & set(second))
         if len(shared) < 2:
             continue
-        x, y = (np.array([values[repeat] for repeat in shared]) for values in (one, other))
+        x, y = (np.array([values[repeat] for repeat in shared]) for values in (first, second))
         mean, half = t_interval(x - y)
         low, high = bootstrap_interval(x - y)
         found[key] = Gain(

@@ -90,6 +90,7 @@ def pretrain(
     shuffled = seeded(seed, "validation").permutation(validation)
     labels = put(data.labels.astype(np.int32), replicated(mesh))
     key = named_key(seed, "dropout")
+    padded = config.batch % data.layout.groups > 0  # training batches are full
     programs = set()  # one for each shape of a batch
     while not progress.is_over(config):
         began = time.perf_counter()
@@ -98,7 +99,7 @@ def pretrain(
         rows = train[order(seed, number, len(train))]
         trained = train_epoch(
             pretrain_step.train, progress.state, data, data.batches(rows, config.batch, mesh, drop_last=True),
-            labels, learning_rate, key, **static,
+            labels, learning_rate, key, padded=padded, **static,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         validated = _validate(trained.state, data, shuffled, config.batch, mesh, labels, static)
@@ -116,7 +117,8 @@ def pretrain(
         }
         if not np.isfinite(row["loss"]):
             batches = data.batches(rows, config.batch, mesh, drop_last=True)
-            where = _locate_failure(progress.state, batches, labels, learning_rate, key, static)
+            options = {**static, "padded": padded}
+            where = _locate_failure(progress.state, batches, labels, learning_rate, key, options)
             raise FloatingPointError(
                 f"the loss is {row['loss']} in epoch {number}, {where}; lower --learning-rate or raise "
                 "--temperature"

@@ -14,7 +14,7 @@ from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED,
 from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.view import View
 
-VIEWS: Mapping[str, type[Any]] = {
+VIEWS: dict[str, type[Any]] = {
     "mel": MelView,
     "egemaps": EgemapsView,
 }

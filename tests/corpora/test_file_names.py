@@ -166,9 +166,13 @@ def test_a_ravdess_performance_is_taken_once(ravdess_root: Path, write_audio: Wr
     for path in sorted(ravdess_root.rglob("*.wav")):
         write_audio(path.with_name(f"01{path.stem[2:]}.wav"))
         write_audio(path.with_name(f"01{path.stem[2:]}.flac"))
+        write_audio(path.with_name(f"02{path.stem[2:]}.wav"))  # a video without sound
     corpus = read("ravdess", ravdess_root)
     assert corpus.utterances == expected
-    assert Counter((p.kind, p.lost) for p in corpus.problems) == {("duplicate_id", 0): 2 * 24 * 8}
+    assert Counter((p.kind, p.lost) for p in corpus.problems) == {
+        ("duplicate_id", 0): 2 * 24 * 8,
+        ("not_speech", 0): 24 * 8,
+    }
     # Without the audio-only file the sound track of the video is the recording.
     expected[0].path.unlink()
     (first, *_) = read("ravdess", ravdess_root).utterances

@@ -51,8 +51,8 @@ def test_random_vectors_have_the_ranks_of_the_representations():
 
 def test_a_line_of_the_table_is_the_mean_over_folds():
     found = [values(pairs(n), 0, fold, "a", "b") for fold, n in ((1, 60), (2, 80))]
-    ((one, other, n, *cells),) = table([row("A | B", of_fold) for of_fold in found]).rows
-    assert (one, other, n) == ("A", "B", "70")
+    ((first, second, n, *cells),) = table([row("A | B", of_fold) for of_fold in found]).rows
+    assert (first, second, n) == ("A", "B", "70")
     for cell, name in zip(cells, list(HEADS)[1:], strict=True):
         assert cell == f"{np.mean([of_fold[name] for of_fold in found]):.3f}"
 

@@ -112,6 +112,16 @@ def test_table_only_runs_nothing_and_prints_the_table(make_runner, monkeypatch, 
     assert not (runner.ledger.runs / "records.jsonl").exists()
 
 
+def test_table_only_extracts_no_features(tmp_path):
+    places = f"--root {tmp_path}/demo --features {tmp_path}/features --runs {tmp_path}/runs"
+    words = ["experiments.freezing", "--views", "mel", "egemaps", "--table-only", *places.split()]
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "--table-only runs nothing" in done.stderr
+    assert not (tmp_path / "runs" / "records.jsonl").exists()
+
+
 def test_a_measurement_is_made_once_and_shared_out_with_its_fold(make_runner, monkeypatch, capsys):
     runner = make_runner()
     monkeypatch.setattr(session, "open_runner", lambda *_, **__: runner)

@@ -8,11 +8,11 @@ from pcl_jax.runs.summary import amounts, gains, pairs, per_repeat, scores_of
 from pcl_jax.runs.tables import NOT_RUN
 
 
-def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:
+def record(fold: int, repeat: int, method: str, uar: float, **fields) -> dict:
     return {
         "view": "mel", "title": "mel", "fold": fold, "repeat": repeat, "fraction": 0.05, "method": method,
         "frozen": False, "n_labelled": 8, "uar": uar,
-    } | other  # fmt: skip
+    } | fields  # fmt: skip
 
 
 def cells(table) -> list[dict[str, str]]:

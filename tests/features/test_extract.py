@@ -48,7 +48,7 @@ class Ends(View):
 
 @dataclass(frozen=True)
 class OnDevice(Ends):
-    """Notes the sizes of its batches and the process that computes it."""
+    """A view that notes the sizes of its batches and the process that computes it."""
 
     name: str = "device"
     device_batch: int = 16
@@ -64,7 +64,7 @@ CLOCK = [0.0]
 
 @dataclass(frozen=True)
 class Slow(Ends):
-    """Takes two seconds for each utterance, by our clock, and more for the first."""
+    """A view that takes two seconds for each utterance, by our clock, and more for the first."""
 
     name: str = "slow"
     device_batch: int | None = None
@@ -80,7 +80,7 @@ BATCHES: list[tuple[int, int]] = []
 
 @dataclass(frozen=True)
 class Dies(Ends):
-    """Its process is killed, as if for want of memory."""
+    """A view whose process is killed, as if for want of memory."""
 
     name: str = "dies"
 
@@ -91,7 +91,7 @@ class Dies(Ends):
 
 @dataclass(frozen=True)
 class Fails(Ends):
-    """Cannot cope."""
+    """A view that fails on every utterance."""
 
     name: str = "fails"
 
@@ -200,7 +200,7 @@ def test_by_default_there_is_a_worker_for_each_cpu_that_this_process_may_use(tmp
     assert asked == [3]
 
 
-def test_two_extractions_at_once_are_told(tmp_path):
+def test_a_second_extraction_at_once_is_refused(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 2)
     run(corpus, [Ends()], tmp_path / "f")
     place = store.place(tmp_path / "f", "c", "ends", Ends().describe())
@@ -228,7 +228,7 @@ def test_device_views_run_here_in_batches(tmp_path):
         )
 
 
-def test_a_device_view_is_handed_no_more_than_it_reads(tmp_path):
+def test_a_device_view_gets_no_more_than_it_reads(tmp_path):
     """An hour of audio is trimmed before it waits with fifteen others."""
     corpus = corpus_of(tmp_path / "audio", 2)
     task = workers.Task(corpus.utterances[0], (), waveform_s=0.1)
@@ -273,7 +273,7 @@ def test_a_view_that_fails_names_itself_and_the_file(tmp_path):
 
 @dataclass(frozen=True)
 class FailsOnLong(OnDevice):
-    """Cannot cope with one utterance, alone or in a batch."""
+    """A view that fails on one utterance, alone or in a batch."""
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         if any(len(w) == 4001 for w in waveforms):
@@ -317,7 +317,7 @@ def test_whatever_a_decoder_raises_names_the_file_and_can_be_skipped(tmp_path, m
 
 @dataclass(frozen=True)
 class DiesAtOne(Ends):
-    """Its process is killed by one file, as by a decoder's fault."""
+    """A view whose process is killed by one file, as by a decoder's fault."""
 
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         if any(len(w) == 4001 for w in waveforms):
@@ -416,7 +416,7 @@ def test_shares_are_disjoint_and_together_the_whole(tmp_path):
             run(corpus, [Ends()], tmp_path / "f", shard=shard)
 
 
-def test_the_plan_is_told_first_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
+def test_the_plan_is_announced_first_and_refused_where_the_disk_is_full(tmp_path, monkeypatch):
     corpus = corpus_of(tmp_path / "audio", 3)
     plans = []
     run(corpus, [Ends(), Ends(name="other")], tmp_path / "f", announce=plans.append)

@@ -185,7 +185,7 @@ def test_flipped_bits_of_values_are_found_by_verify(tmp_path):
     assert "'b'" in fault
 
 
-def test_two_writers_at_once_are_told(tmp_path):
+def test_a_second_writer_at_once_is_refused(tmp_path):
     with Writer(tmp_path, "mel", DESCRIBE) as writer:
         with pytest.raises(StoreError, match="another process is writing"):
             Writer(tmp_path, "mel", DESCRIBE)
@@ -237,7 +237,7 @@ def test_a_quota_stops_the_part_and_keeps_those_before(tmp_path):
     assert not list(tmp_path.glob(".part-*"))
 
 
-def test_a_folder_that_cannot_be_written_is_said():
+def test_a_folder_that_cannot_be_written_is_an_error():
     with pytest.raises(StoreError, match="/proc/features/mel: cannot be written"):
         Writer(Path("/proc/features/mel"), "mel", DESCRIBE)
 

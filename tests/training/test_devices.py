@@ -1,5 +1,6 @@
 """One device, eight devices and pmap are one training step."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -7,14 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pcl_jax.config import Pretraining
 from pcl_jax.data.batches import Layout, Packed, gather, split
 from pcl_jax.devices import mesh, replicated, sharded
 from pcl_jax.models.encoders import FunctionalsEncoder, HiddenStatesEncoder, SpectrogramEncoder
 from pcl_jax.models.heads import ProjectionHead
 from pcl_jax.models.networks import PretrainingNetworks
-from pcl_jax.training.objectives import Pairwise
+from pcl_jax.training import pretrain_step
+from pcl_jax.training.objectives import OBJECTIVES, Pairwise
 from pcl_jax.training.optimiser import init_state
 from pcl_jax.training.pretrain_step import compute_loss, train_step
+from tests.runs.conftest import VIEWS
+from tests.training.test_objectives import train as history
 
 DEVICES = 8
 RNG = np.random.default_rng(1)
@@ -83,6 +88,72 @@ def test_eight_devices_take_the_step_of_one(features, initial):
         assert len(state.params["head"]["mel"]["Dense_0"]["kernel"].sharding.device_set) == count
     one, eight = map(jax.device_get, results)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), eight, one)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """The step of each objective on one device, computed once."""
+    return {}
+
+
+def full_step(features, initial, count: int, objective: str):
+    """Return loss, statistics and parameters after one compiled step on 32 utterances, without dropout."""
+    make, packed, rows = batch(features, count)
+    on = mesh(count)
+    state = jax.device_put(init_state(*initial), replicated(on))
+    state, metrics = pretrain_step.train(
+        state,
+        jax.device_put(packed, replicated(on)),
+        jax.device_put(rows, sharded(on)),
+        jnp.zeros(40, jnp.int32),
+        1e-3,
+        jax.random.key(0),
+        capacity=tuple(make.keywords["capacity"].items()),
+        fixed_lengths=(),
+        networks=networks_of(0.0),
+        objective=OBJECTIVES[objective](Pretraining(temperature=0.5)),
+        padded=32 % count > 0,
+    )
+    return jax.device_get((metrics, state.statistics, state.moments.mu, state.params))
+
+
+@pytest.mark.parametrize(
+    ("count", "objective"),
+    [(2, "pairwise"), (3, "pairwise"), (5, "pairwise"), (8, "pairwise"), (3, "simclr"), (3, "sigmoid")],
+)
+def test_a_step_is_the_same_on_any_number_of_devices(features, initial, one_device, count, objective):
+    """On 3 devices one place of 33 is padding, on 5 devices three of 35.
+
+    Adam's first step is the learning rate times the sign of the gradient: where that is rounding noise, the
+    gradient (`moments.mu`) is compared, and not the parameter.
+    """
+    if objective not in one_device:
+        one_device[objective] = full_step(features, initial, 1, objective)
+    metrics, statistics, gradient, params = full_step(features, initial, count, objective)
+    expected = one_device[objective]
+    for name, value in metrics.items():
+        assert value == pytest.approx(expected[0][name], rel=1e-6)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, (statistics, gradient), expected[1:3])
+    certain = jax.tree.map(lambda g: np.abs(g) > 1e-6, expected[2])
+    assert np.mean(np.concatenate([c.ravel() for c in jax.tree.leaves(certain)])) > 0.8
+    jax.tree.map(lambda sure, one, other: close(one[sure], other[sure]), certain, params, expected[3])
+
+
+@pytest.mark.parametrize("devices", [2, 3, 5, 8])
+def test_pre_training_has_the_same_losses_on_any_number_of_devices(make_runner, devices):
+    """Two epochs of three batches of 16: what one step leaves wrong, the next ones see."""
+    views = (
+        replace(VIEWS[0], encoder_of=lambda: SpectrogramEncoder(channels=(4, 4, 8), dropout=0.0)),
+        VIEWS[1],
+    )
+    one, several = (
+        history(make_runner(views=views, devices=count, runs=f"on {count}"), epochs=2)
+        for count in (1, devices)
+    )
+    for expected, row in zip(one, several, strict=True):
+        for name in ("loss", "mean_ce", "validation_loss"):
+            assert row[name] == pytest.approx(expected[name], rel=1e-4)
 
 
 def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initial):

@@ -281,7 +281,7 @@ def test_one_error_lists_everything_that_is_wrong(tmp_path):
         ("whisper", "activation_function", "relu"),
     ],
 )
-def test_what_is_not_supported_is_named(layout, field, value, tmp_path):
+def test_an_unsupported_architecture_is_named(layout, field, value, tmp_path):
     with pytest.raises(ValueError, match=rf"config\.json: {field} {value!r} is not supported"):
         load(folder(tmp_path, layout, **{field: value}))
 

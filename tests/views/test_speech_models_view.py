@@ -38,10 +38,10 @@ def alone(waveform: np.ndarray) -> np.ndarray:
 
 
 def test_bare_features_are_those_of_the_utterance_alone():
-    """In whatever order and company: the norm over time leaves the bucket's padding out."""
-    given = waveforms(*LENGTHS)
-    found = stand_in("wav2vec2", BARE).features(given)
-    for waveform, features in zip(given, found, strict=True):
+    """Order and batch do not matter: the norm over time leaves the bucket's padding out."""
+    inputs = waveforms(*LENGTHS)
+    found = stand_in("wav2vec2", BARE).features(inputs)
+    for waveform, features in zip(inputs, found, strict=True):
         expected = alone(waveform[:32_000])
         assert features.dtype == np.float16
         assert features.shape == expected.shape
@@ -49,13 +49,13 @@ def test_bare_features_are_those_of_the_utterance_alone():
 
 
 def test_padded_features_are_the_valid_frames_of_the_padded_clip():
-    given = waveforms(9_001, 40_000)
-    found = stand_in("wav2vec2", PADDED).features(given)
-    padded = alone(np.pad(given[0], (0, 32_000 - 9_001)))
+    inputs = waveforms(9_001, 40_000)
+    found = stand_in("wav2vec2", PADDED).features(inputs)
+    padded = alone(np.pad(inputs[0], (0, 32_000 - 9_001)))
     assert found[0].shape[0] == 27 == (9_001 - 400) // 320 + 1
     assert found[1].shape[0] == 99
     np.testing.assert_allclose(found[0], padded[:27], atol=4e-3)
-    bare = stand_in("wav2vec2", BARE).features(given[:1])[0]
+    bare = stand_in("wav2vec2", BARE).features(inputs[:1])[0]
     assert (
         np.abs(found[0].astype(float) - bare).max() > 0.05
     )  # the two policies differ, and the store must know
@@ -63,20 +63,20 @@ def test_padded_features_are_the_valid_frames_of_the_padded_clip():
 
 def test_the_batch_of_an_accelerator_gives_the_same():
     """Partly filled batches with silent rows, several lengths in one."""
-    given = waveforms(*LENGTHS)
+    inputs = waveforms(*LENGTHS)
     for config in (BARE, PADDED):
-        single = stand_in("wav2vec2", config).features(given)
-        batched = stand_in("wav2vec2", replace(config, batch_s=8.0)).features(given)
+        single = stand_in("wav2vec2", config).features(inputs)
+        batched = stand_in("wav2vec2", replace(config, batch_s=8.0)).features(inputs)
         for one, other in zip(single, batched, strict=True):
             np.testing.assert_allclose(one, other, atol=4e-3)
 
 
 def test_whisper_keeps_the_valid_frames_of_its_window():
     config = replace(PADDED, clip=Clip(duration_s=1.0))
-    given = waveforms(321, 40_000)
-    found = stand_in("whisper", config).features(given)
+    inputs = waveforms(321, 40_000)
+    found = stand_in("whisper", config).features(inputs)
     assert [x.shape for x in found] == [(2, 4, 64), (50, 4, 64)]
-    expected = np.asarray(hidden_states(untrained("whisper"), given[1][None, :16_000]))[0]
+    expected = np.asarray(hidden_states(untrained("whisper"), inputs[1][None, :16_000]))[0]
     np.testing.assert_allclose(found[1], expected, atol=4e-3)
 
 
@@ -117,12 +117,12 @@ def test_float16_overflow_names_the_layer():
 
 
 def test_normalisation_only_when_asked_for():
-    given = [w * 3 + 0.5 for w in waveforms(9_001)]
-    normalised = (given[0] - given[0].mean()) / np.sqrt(given[0].var() + 1e-7)
-    for setting, wanted in (("never", given[0]), ("torchaudio", given[0]), ("checkpoint", normalised)):
+    inputs = [w * 3 + 0.5 for w in waveforms(9_001)]
+    normalised = (inputs[0] - inputs[0].mean()) / np.sqrt(inputs[0].var() + 1e-7)
+    for setting, wanted in (("never", inputs[0]), ("torchaudio", inputs[0]), ("checkpoint", normalised)):
         view = stand_in("wav2vec2", replace(BARE, normalise=setting))
         view.__dict__["model"] = view.model.replace(normalise=True)
-        np.testing.assert_allclose(view.features(given)[0], alone(wanted), atol=4e-3)
+        np.testing.assert_allclose(view.features(inputs)[0], alone(wanted), atol=4e-3)
 
 
 def checkpoint_folder(tmp_path, layout: str, preprocessor: str | None = None):

@@ -50,15 +50,15 @@ def load(
     family, architecture = read_architecture(files.config)
     try:
         tensors = ChainMap(*map(_tensors, files.weights))  # pyright: ignore[reportArgumentType]
-        parameters, others = to_parameters(tensors, family, architecture, dtype)
+        parameters, left_out = to_parameters(tensors, family, architecture, dtype)
     except ValueError as error:
         raise ValueError(f"{files.weights[0]}: {error}") from error
-    if others:
-        parts = sorted({".".join(name.split(".")[:2]) for name in others})
+    if left_out:
+        parts = sorted({".".join(name.split(".")[:2]) for name in left_out})
         log.info(
             "%s: %d tensors are no part of the encoder and were left out: %s",
             files.weights[0],
-            len(others),
+            len(left_out),
             ", ".join(parts),
         )
     normalise = asks_for_normalisation(files.preprocessor, architecture)
@@ -99,7 +99,7 @@ def read_architecture(
         ValueError: Names the field that asks for something these models do not have.
     """
     content = read_json(config_file)
-    family = content.get("model_type")
+    family: Any = content.get("model_type")
     if family not in DEFAULT_CHECKPOINTS:
         raise ValueError(
             f"{config_file}: model_type {family!r} is not supported; supported are "

@@ -34,9 +34,9 @@ class SpeechModels:
     clip: Clip = field(default_factory=Clip)
     """`pad=False`, and models that mask their padding anyway, compute no padding but their bucket's."""
     batch_s: float | None = None
-    """Seconds of audio, padding included, that a model gets at once: bounds memory (about 13 MB a second
-    for wav2vec 2.0 base in float32), changes no value. None: single utterances on a CPU, whose cache is
-    small; 240 s on an accelerator."""
+    """Seconds of audio, padding included, in one batch: bounds memory (about 13 MB a second for wav2vec 2.0
+    base in float32), changes no value. None: single utterances on a CPU, whose cache is small; 240 s on an
+    accelerator."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class SpeechModelView(View):
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute float16 `[t, h, d]` of each waveform, its valid frames.
 
-        Hand over many at once (some hundreds on an accelerator): the more there are, the closer in
-        length are those that share a batch.
+        Pass many at once (some hundreds on an accelerator): the more there are, the closer in length are
+        those that share a batch.
 
         Raises:
             OverflowError: a state is beyond float16; names the layer.
