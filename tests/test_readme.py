@@ -5,12 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tyro
 
 from pcl_jax.commands import flags
-from pcl_jax.views.view import View
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -111,18 +109,6 @@ def test_wrong_command_is_refused(wrong):
 def test_snippet_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
-
-
-def test_tutorial_makes_a_view():
-    (code,) = [code for code in snippets(ROOT / "docs" / "views.md") if "class LevelView" in code]
-    names = {"__name__": "snippet"}
-    exec(compile(code, "snippet", "exec"), names)
-    view = names["LevelView"]()
-    sine = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000 + 0.1).astype(np.float32)
-    assert isinstance(view, View)
-    assert view.kind == "vector"
-    assert view.features([sine])[0] == pytest.approx([2 * 1_000 / 16_000, np.log(0.5)], abs=1e-3)
-    assert view.describe()["dtype"] == view.features([sine])[0].dtype.name
 
 
 def test_files_that_paper_md_names_exist():
