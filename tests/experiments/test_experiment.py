@@ -2,14 +2,19 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import experiments
 from experiments import report
 from experiments.experiment import Experiment, all_experiments, load, run
-from pcl_jax.commands import session
+from pcl_jax.commands import flags, session
+from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.views.egemaps import EgemapsView
 
 SWEEP = '''
 """Learning rates of fine-tuning."""
@@ -113,13 +118,13 @@ def test_table_only_runs_nothing_and_prints_the_table(make_runner, monkeypatch, 
 
 
 def test_table_only_extracts_no_features(tmp_path):
-    places = f"--root {tmp_path}/demo --features {tmp_path}/features --runs {tmp_path}/runs"
-    words = ["experiments.freezing", "--views", "mel", "egemaps", "--table-only", *places.split()]
-    command = [sys.executable, "-m", *words]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert "--table-only runs nothing" in done.stderr
-    assert not (tmp_path / "runs" / "records.jsonl").exists()
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    utterance = Utterance("a", tmp_path / "a.wav", 1, "speaker", "calm", 0.1)
+    corpus = Corpus("one", (utterance,), {"calm": ("calm",)})
+    command = flags.Experiment(features=tmp_path / "features", table_only=True)
+    with pytest.raises(session.UsageError, match=r"features of 1 utterances are missing.*--table-only"):
+        session.extract_features(command, {"egemaps": EgemapsView()}, corpus)
+    assert not list((tmp_path / "features").rglob("*.arrow"))
 
 
 def test_a_measurement_is_made_once_and_shared_out_with_its_fold(make_runner, monkeypatch, capsys):
@@ -164,3 +169,12 @@ def test_a_module_that_runs_is_not_imported_twice():
     assert done.returncode == 0, done.stderr
     assert "RuntimeWarning" not in done.stderr
     assert "usage: python -m experiments.temperature" in done.stdout
+
+
+def test_an_installed_package_holds_the_experiments_and_the_page():
+    """Outside a checkout too, `python -m experiments.report` finds its module and its template."""
+    root = Path(__file__).parents[2]
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "experiments*" in setuptools["packages"]["find"]["include"]
+    assert "report.html.jinja" in setuptools["package-data"]["experiments"]
+    assert (root / "experiments" / "report.html.jinja").is_file()
