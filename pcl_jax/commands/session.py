@@ -68,7 +68,7 @@ def read_usable(command: OnFeatures) -> "Corpus":
     from pcl_jax.commands import terminal
 
     corpus = read_corpus(command)
-    count, reasons = corpus.left_out
+    count, reasons = corpus.left_out.count, corpus.left_out.lines
     if not count:
         return corpus
     shown = "; ".join(reasons[:SHOWN_REASONS]) + (" ..." if len(reasons) > SHOWN_REASONS else "")
