@@ -69,7 +69,10 @@ class Pretraining:
     """Factor on the learning rate when the training loss stalls; 1 is never (the paper is silent), 0.5 in the
     authors' code."""
     plateau_patience: int = 10
-    """Stalled epochs before that happens [A]; only read when the factor is below 1."""
+    """The stalled epoch on which that happens; only read when the factor is below 1. torch's patience of 10,
+    as in the authors' code, is the 11th epoch."""
+    plateau_threshold: float = 0.0
+    """An epoch stalls unless the loss falls by more than this share of the best; torch's default is 1e-4."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
@@ -143,7 +146,7 @@ def authors() -> Settings:
     return Settings(
         normalise="none",
         encoders=Encoders(spectral_pool="flatten", init="torch"),
-        pretraining=Pretraining(plateau_factor=0.5),
+        pretraining=Pretraining(plateau_factor=0.5, plateau_patience=11, plateau_threshold=1e-4),
     )
 
 

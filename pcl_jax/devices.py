@@ -1,5 +1,6 @@
-"""The device mesh: one axis, "data", over which a batch, or runs, are shared out; on one device, several, or
-those of several processes, which all run the same program on the same data.
+"""The device mesh, with one axis "data" over which devices share a batch or runs, and its processes.
+
+The devices may be those of several processes, which all run the same program on the same data.
 """
 
 import os
@@ -17,13 +18,14 @@ T = TypeVar("T")
 
 
 def join_processes(processes: str) -> None:
-    """Become one of several processes that train as one: `auto`, as SLURM or Open MPI started them, or
-    `2/4@HOST:PORT`, the second of four, of which the first listens there.
+    """Join the processes that train as one. Call this before anything else of jax.
 
-    To be called before anything else of jax.
+    Args:
+        processes: `auto`, as SLURM or Open MPI started them, or `2/4@HOST:PORT`: the second of four, the
+            first of which listens at that address.
 
     Raises:
-        ValueError: neither, or `auto` without either launcher.
+        ValueError: It is neither, or `auto` without either launcher.
     """
     if processes == "auto":
         try:
@@ -40,79 +42,117 @@ def join_processes(processes: str) -> None:
 
 
 def put(values: T, sharding: NamedSharding) -> T:
-    """On the devices of all processes, each of which has the whole of the values."""
+    """Put values on the devices of all processes; each process has them whole."""
     if jax.process_count() == 1:
         return jax.device_put(values, sharding)
 
-    def one(value):
-        value = np.asarray(value)
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+    def put_leaf(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
-    return jax.tree.map(one, values)
+    return jax.tree.map(put_leaf, values)
 
 
 def fetch(values: T) -> T:
-    """As host arrays, whole, in every process."""
+    """Return values as whole host arrays, in every process."""
 
-    def one(value):
-        there = getattr(value, "is_fully_addressable", True)
-        return value if there else multihost_utils.process_allgather(value, tiled=True)
+    def gather_leaf(leaf):
+        addressable = getattr(leaf, "is_fully_addressable", True)
+        return leaf if addressable else multihost_utils.process_allgather(leaf, tiled=True)
 
-    return jax.device_get(jax.tree.map(one, values))
+    return jax.device_get(jax.tree.map(gather_leaf, values))
 
 
 def broadcast_from_first(value: bool | int) -> int:
-    """What the first process says, in every process: for decisions by the clock or the machine."""
+    """Return the value of the first process in every process: for decisions by the clock or the machine."""
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
 
 
-def barrier(where: str) -> None:
-    """Wait for all processes: what the first has written is there then."""
+def barrier(name: str) -> None:
+    """Wait for all processes: files that the first has written exist afterwards."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
+        multihost_utils.sync_global_devices(name)
 
 
 _calls = count()
 
 
 def preemption_requested() -> bool:
-    """To be called by all of several processes between two pieces of work: once one of them has got SIGTERM,
-    which jax's runtime then keeps to itself, all hear yes at the same call. A lone process never does: there
-    SIGTERM is KeyboardInterrupt (`pcl_jax.cli.guarded`).
+    """Return whether any process got SIGTERM, at the same call in all of them.
+
+    All processes call this between two pieces of work: jax's runtime keeps the signal of several processes to
+    itself. A lone process always gets False: there SIGTERM is KeyboardInterrupt (`pcl_jax.cli`).
     """
     return multihost_utils.reached_preemption_sync_point(next(_calls))
 
 
 def mesh(devices: int | None = None) -> Mesh:
-    """A mesh of the first `devices` devices, all of them by default.
+    """Return a mesh of the first `devices` devices, all of them by default.
 
-    Auto axes, stated: the compiler places the collectives (jax 0.9 made Explicit the default).
+    Its axes are Auto: the compiler places the collectives (jax 0.9 made Explicit the default).
     """
     count = devices or jax.device_count()
     return jax.make_mesh((count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on each device: parameters, features."""
+    """Return the sharding with a copy on each device: for parameters and features."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The first axis dealt to the devices: the groups of a batch, or runs."""
+    """Return the sharding of the first axis over the devices: for the groups of a batch, or runs."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def device_memory(mesh: Mesh) -> int:
-    """Bytes that each device has; CPU devices share the machine's."""
+    """Return the bytes that each device has; CPU devices share the memory of their process."""
     if stats := mesh.local_devices[0].memory_stats():
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
+    return process_memory() // len(mesh.local_devices)
+
+
+def process_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process may use: those of the machine, or fewer by its cgroups.
+
+    A container or a job of a cluster is killed beyond the limit of its control group, or of any group above.
+
+    Args:
+        root: The folder that stands for `/`, where `proc` and `sys` are; for tests.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        groups = []  # not Linux
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # From the top down: in a container the path may exist on the host only, and the limit lies at the top.
+        parts = path.strip("/").split("/")
+        folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+        limits += [limit for folder in folders if (limit := _read_limit(folder / name))]
+    return min(limits)
+
+
+def _read_limit(path: Path) -> int | None:
+    """Return the bytes that a cgroup file says, None without a limit."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
 
 
 def keep_compiled_programs() -> None:
-    """Keep compiled programs on disk, so that the next run of the same shapes starts at once.
+    """Keep compiled programs on disk, so that the next run with the same shapes starts at once.
 
-    In JAX_COMPILATION_CACHE_DIR, or the user's cache folder.
+    They lie in JAX_COMPILATION_CACHE_DIR, or in the user's cache folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -183,7 +183,10 @@ def _advance(progress: Progress, state: TrainState, row: Mapping[str, Any], conf
     """Return the progress after one more epoch, which left `state` and `row`."""
     patience = progress.patience.update(row["validation_loss"])
     plateau = progress.plateau.update(
-        row["loss"], factor=config.plateau_factor, patience=config.plateau_patience
+        row["loss"],
+        factor=config.plateau_factor,
+        patience=config.plateau_patience,
+        threshold=config.plateau_threshold,
     )
     best = (state, row["epoch"]) if patience.stalled == 0 else (progress.best, progress.best_epoch)
     return Progress(row["epoch"], state, *best, patience, plateau)

@@ -1,5 +1,6 @@
 """Patience and plateau, against torch's rule where they agree and by hand where they do not."""
 
+from pcl_jax.config import authors
 from pcl_jax.training.stopping import Patience, Plateau
 
 NAN = float("nan")
@@ -36,3 +37,37 @@ def test_a_flat_uar_decays_the_rate():
     for _ in range(12):
         state = state.update(1 - 0.25, factor=0.9, patience=5)
     assert round(state.scale, 6) == 0.81
+
+
+def reduce_on_plateau(values: list[float], factor: float, patience: int, threshold: float) -> list[float]:
+    """ReduceLROnPlateau of torch, mode "min", threshold_mode "rel", written from its documentation."""
+    best, bad, scale, scales = float("inf"), 0, 1.0, []
+    for value in values:
+        if value < best * (1 - threshold):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if bad > patience:
+            scale, bad = scale * factor, 0
+        scales.append(scale)
+    return scales
+
+
+def test_the_authors_preset_cuts_the_rate_where_torch_does():
+    """On the 11th epoch that falls by less than 1e-4 of the best loss; their patience is 10."""
+    config = authors().pretraining
+    falling = [3.0 - 0.05 * epoch for epoch in range(10)]
+    creeping = [falling[-1] * (1 - 5e-6 * epoch) for epoch in range(15)]
+    values = falling + creeping + [2.0] * 40
+    state, scales = Plateau(), []
+    for value in values:
+        state = state.update(
+            value,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            threshold=config.plateau_threshold,
+        )
+        scales.append(state.scale)
+    assert scales == reduce_on_plateau(values, factor=0.5, patience=10, threshold=1e-4)
+    assert scales.index(0.5) == len(falling) + 10  # counted from 0
+    assert scales[-1] == 0.5**4
