@@ -1,8 +1,8 @@
-"""Names of the arrays that flow through the house.
+"""Types of arrays, and nested dictionaries of them.
 
 One letter per axis, everywhere:
 `n` utterances, `t` frames, `m` mel bands, `h` hidden states, `d` features,
-`c` classes, `k` views, `r` runs; and `g` groups, the rows that devices share out.
+`c` classes, `k` views, `r` runs; `g` groups, one per device that shares a batch.
 
 The shapes are jaxtyping annotations; the test suite executes them (beartype).
 NumPy and JAX arrays both fit where a function takes either.
@@ -21,8 +21,9 @@ Variables: TypeAlias = Any
 
 
 def aligned(shape: Sequence[int], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """An empty array that `jax.device_put` takes over on a CPU, where it would copy any other; it must not be
-    written to afterwards.
+    """Return an empty array that `jax.device_put` takes over on a CPU without a copy.
+
+    Do not write to it afterwards.
 
     >>> values = aligned((1000, 3), np.float16)
     >>> values.fill(1)
@@ -37,7 +38,7 @@ def aligned(shape: Sequence[int], dtype: np.typing.DTypeLike) -> np.ndarray:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """A nested dictionary of arrays as one level with dotted names, sorted."""
+    """Return a nested dictionary of arrays as one level with dotted names, sorted."""
     flat = {}
     for name in sorted(tree):
         value = tree[name]
@@ -49,7 +50,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Return the nested dictionary that `flatten` was given."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *path, last = name.split(".")

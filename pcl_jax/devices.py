@@ -133,7 +133,7 @@ def process_memory(root: Path = Path("/")) -> int:
             top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
         else:
             continue
-        # From the top down: in a container the path may exist on the host only, and the limit lies at the top.
+        # From the top down: in a container the path may exist on the host only, the limit lies at the top.
         parts = path.strip("/").split("/")
         folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
         limits += [limit for folder in folders if (limit := _read_limit(folder / name))]

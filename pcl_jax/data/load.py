@@ -42,14 +42,6 @@ class FoldLoader:
     Runs on one fold share its features, whatever their settings and their views: a view is read once, and a
     request for some of the views gives what loading them alone would give. The features of the previous fold
     are released before those of the next are read, so memory holds one fold, unless a caller keeps another.
-
-    Args:
-        corpus: The corpus of the folds.
-        folds: Each fold, by its test session.
-        stores: The feature store of each view.
-        mesh: The devices, each of which gets all features.
-        memory_share: The share of a device's memory that features may take. Beyond it hidden states, the
-            largest view first, stay on disk and are read batch by batch; no result depends on it.
     """
 
     def __init__(
@@ -60,6 +52,16 @@ class FoldLoader:
         mesh: Mesh,
         memory_share: float = 0.5,
     ):
+        """Keep what `load` reads.
+
+        Args:
+            corpus: The corpus of the folds.
+            folds: Each fold, by its test session.
+            stores: The feature store of each view.
+            mesh: The devices, each of which gets all features.
+            memory_share: The share of a device's memory that features may take. Beyond it hidden states, the
+                largest view first, stay on disk and are read batch by batch; no result depends on it.
+        """
         self.folds, self.stores = folds, stores
         self._corpus, self._mesh = corpus, mesh
         self._budget = memory_share * 2**20 * broadcast_from_first(device_memory(mesh) // 2**20)

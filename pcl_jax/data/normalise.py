@@ -1,4 +1,4 @@
-"""z-score of features, by the statistics of the fold's training utterances or of each speaker.
+"""Normalisation of features to mean 0 and deviation 1, by statistics of the fold or of each speaker.
 
 Pure: arrays in, arrays out. Statistics are per feature (mel band, functional, ...), over all frames,
 accumulated in float64; NaN and infinite values are left out of them and become the mean, 0, afterwards.
@@ -16,26 +16,28 @@ from pcl_jax.arrays import aligned
 Normalisation = Literal["fold", "speaker", "none"]
 
 _CHUNK = 256
-"""Utterances read at once: bounds memory."""
+"""Utterances that are read together; bounds memory."""
 _CONSTANT = 1e-6
 """A standard deviation below this share of the mean is float32 rounding of a constant."""
 
 
 @runtime_checkable
 class Features(Protocol):
-    """What `fit` needs of a `store.Store`."""
+    """The part of `pcl_jax.features.store.Store` that `fit` reads."""
 
-    def packed(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
+    def packed(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of these utterances end to end, and the frames of each."""
+        ...
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Mean and scale by speaker; by "" where one pair serves all ("fold", "none").
+    """Mean and scale of each speaker; those of "" serve all speakers ("fold", "none").
 
-    Under "none" values stay as they are, and the mean only stands in for NaN and infinite values.
+    Under "none" values stay as they are, and the mean only replaces NaN and infinite values.
     """
 
-    how: Normalisation
+    method: Normalisation
     mean: Mapping[str, Float[np.ndarray, "..."]]
     scale: Mapping[str, Float[np.ndarray, "..."]]
 
@@ -47,28 +49,28 @@ class Normaliser:
         Args:
             values: Frames of all utterances end to end, or one row per utterance.
             lengths: Frames per utterance; zeros where there is one row per utterance.
-            speakers: Of each utterance.
+            speakers: The speaker of each utterance.
 
         Returns:
-            float32 values, all finite, and how many of them had to be imputed.
+            float32 values, all finite, and the number of them that were imputed.
 
         Raises:
-            ValueError: A speaker without statistics; arguments of different lengths.
+            ValueError: A speaker has no statistics, or the arguments do not belong together.
         """
-        rows_of = np.maximum(lengths, 1)
-        if not (len(lengths) == len(speakers) and rows_of.sum() == len(values)):
+        row_counts = np.maximum(lengths, 1)
+        if not (len(lengths) == len(speakers) and row_counts.sum() == len(values)):
             raise ValueError(
-                f"{len(values)} rows, {len(lengths)} lengths (sum {rows_of.sum()}) and {len(speakers)} "
+                f"{len(values)} rows, {len(lengths)} lengths (sum {row_counts.sum()}) and {len(speakers)} "
                 "speakers do not belong together"
             )
         scaled = aligned(values.shape, np.float32)
         imputed, end = 0, 0
-        for key, rows in _runs(["" if self.how != "speaker" else name for name in speakers], rows_of):
+        for key, rows in _runs(["" if self.method != "speaker" else name for name in speakers], row_counts):
             if key not in self.mean:
                 raise ValueError(f"speaker {key!r} has no statistics; fit on all of his or her utterances")
             start, end = end, end + rows
             finite = np.isfinite(values[start:end])
-            if self.how == "none":
+            if self.method == "none":
                 scaled[start:end] = np.where(finite, values[start:end], self.mean[key])
             else:
                 centred = np.where(finite, values[start:end], 0.0) - self.mean[key]
@@ -77,10 +79,10 @@ class Normaliser:
         return scaled, imputed
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Plain arrays to keep beside a checkpoint: how, keys `[k]`, mean and scale `[k, ...]`."""
+        """Return plain arrays for a checkpoint: method, keys `[k]`, mean and scale `[k, ...]`."""
         keys = sorted(self.mean)
         return {
-            "how": np.array(self.how),
+            "method": np.array(self.method),
             "keys": np.array(keys, dtype=np.str_),
             "mean": np.stack([self.mean[key] for key in keys]),
             "scale": np.stack([self.scale[key] for key in keys]),
@@ -88,26 +90,28 @@ class Normaliser:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Normaliser":
-        """The inverse of `to_arrays`."""
+        """Return the normaliser that `to_arrays` was called on."""
         keys = [str(key) for key in arrays["keys"]]
-        how: Normalisation = str(arrays["how"])  # pyright: ignore[reportAssignmentType]
+        method: Normalisation = str(arrays["method"])  # pyright: ignore[reportAssignmentType]
         return cls(
-            how, dict(zip(keys, arrays["mean"], strict=True)), dict(zip(keys, arrays["scale"], strict=True))
+            method,
+            dict(zip(keys, arrays["mean"], strict=True)),
+            dict(zip(keys, arrays["scale"], strict=True)),
         )
 
 
-def fit(features: Features, ids: Sequence[str], speakers: Sequence[str], how: Normalisation) -> Normaliser:
-    """Statistics of these utterances.
+def fit(features: Features, ids: Sequence[str], speakers: Sequence[str], method: Normalisation) -> Normaliser:
+    """Fit a normaliser to these utterances.
 
     Args:
         features: The store of one view.
         ids: "fold" and "none": the fold's training utterances. "speaker": all utterances of every
             speaker that will be scaled, test speakers included (transductive, labels unused).
-        speakers: Of each id.
-        how: Whose statistics.
+        speakers: The speaker of each utterance.
+        method: One pair of statistics for all, one for each speaker, or none.
 
     Raises:
-        ValueError: No utterances; ids and speakers of different lengths.
+        ValueError: There are no utterances, or ids and speakers differ in number.
     """
     if len(ids) != len(speakers) or not ids:
         raise ValueError(
@@ -115,22 +119,22 @@ def fit(features: Features, ids: Sequence[str], speakers: Sequence[str], how: No
         )
     by_key: dict[str, list[str]] = {}
     for id, speaker in zip(ids, speakers, strict=True):
-        by_key.setdefault(speaker if how == "speaker" else "", []).append(id)
+        by_key.setdefault(speaker if method == "speaker" else "", []).append(id)
     moments = {key: _moments(features, members) for key, members in by_key.items()}
     return Normaliser(
-        how,
+        method,
         {key: mean for key, (mean, _) in moments.items()},
-        {key: np.ones_like(std) if how == "none" else std for key, (_, std) in moments.items()},
+        {key: np.ones_like(std) if method == "none" else std for key, (_, std) in moments.items()},
     )
 
 
 def _moments(
     features: Features, ids: Sequence[str]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Mean and (population) standard deviation over all rows, 0 and 1 where there is nothing to go by.
+    """Return mean and (population) standard deviation over all rows, 0 and 1 without any finite value.
 
     Chunks are merged by Chan, Golub and LeVeque's update: a sum of squares would lose a small variance
-    beside a large mean.
+    next to a large mean.
     """
     count, mean, squares = np.zeros(()), np.zeros(()), np.zeros(())
     for first in range(0, len(ids), _CHUNK):
@@ -148,7 +152,7 @@ def _moments(
 
 
 def _runs(keys: Sequence[str], rows: Int[np.ndarray, " n"]) -> list[tuple[str, int]]:
-    """Neighbours with the same key as one (key, number of rows)."""
+    """Join neighbours with the same key to one (key, number of rows)."""
     runs: list[tuple[str, int]] = []
     for key, count in zip(keys, rows.tolist(), strict=True):
         if runs and runs[-1][0] == key:

@@ -1,8 +1,8 @@
-"""View-level encoders f_i, projection heads g_i and the classifier (paper, section 3.2).
+"""View-level encoders f_i (paper, section 3.2).
 
-An encoder reads the features of a batch and gives one representation per utterance, `[n, d_i]`.
-Time-resolved features come as `Ragged`, so a result never depends on the batch an utterance is in,
-nor on any padding. `train=True` switches dropout on and needs an rng named "dropout".
+An encoder maps the features of a batch to one representation per utterance, `[n, d_i]`. Time-resolved
+features come as `Ragged`, so a representation depends neither on the rest of the batch nor on padding.
+`train=True` switches dropout on and needs an rng named "dropout".
 """
 
 from collections.abc import Callable, Mapping
@@ -23,10 +23,9 @@ from pcl_jax.views.view import View
 class SpectrogramEncoder(nn.Module):
     """Three blocks of Conv1d over time (mel bands are channels), ReLU, max-pool 2 and dropout.
 
-    32-64-128 channels, kernels 7-5-3, zero padding of one frame on both sides, then the mean over
-    the frames that the utterance's own length leaves: `[n, 128]`. `pool="flatten"`, the literal
-    reading of the authors' code, needs all utterances to be `flatten_frames` long (`batches.gather`
-    pads them to the clip) and gives `[n, 23808]`.
+    32-64-128 channels, kernels 7-5-3, zero padding of one frame on both sides, then the mean over the frames
+    that the length of the utterance leaves: `[n, 128]`. `pool="flatten"`, the literal reading of the authors'
+    code, needs all utterances to have `flatten_frames` frames (see `fixed_lengths`) and returns `[n, 23808]`.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -38,9 +37,10 @@ class SpectrogramEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: Ragged, *, train: bool = False) -> Float[Array, "n d"]:
+        """Return the representations of a batch of spectrograms `[g, t, m]`."""
         x = jnp.asarray(features.frames)
         owner, position = features.owner, features.position
-        # Below the shortest length that leaves one frame, the silence that follows is counted in.
+        # A shorter utterance would leave no frame: the silence after it counts as part of it.
         lengths = jnp.maximum(jnp.asarray(features.lengths), self.shortest())
         valid = within(owner, position, lengths)
         for channels, kernel in zip(self.channels, self.kernels, strict=True):
@@ -50,7 +50,7 @@ class SpectrogramEncoder(nn.Module):
             owner, position = owner[:, ::2], position[:, ::2] >> 1
             lengths = self.after(lengths, kernel)
             valid = within(owner, position, lengths)
-            # What a bare utterance would not have must be zero: it is the next layer's zero padding.
+            # Frames after the utterance must be zero: they are the zero padding of the next layer.
             x = jnp.where(valid[..., None], x, 0)
             x = Dropout(self.dropout)(x, train=train)
         if self.pool == "mean":
@@ -59,18 +59,18 @@ class SpectrogramEncoder(nn.Module):
         return slots[:, : self.left(self.flatten_frames)].reshape(lengths.size, -1)
 
     def left(self, frames: int) -> int:
-        """Frames that an utterance of `frames` has after the last pooling: 186 of 1501."""
+        """Return the frames that an utterance has left after the last pooling: 186 of 1501."""
         for kernel in self.kernels:
             frames = self.after(frames, kernel)
         return frames
 
     @staticmethod
     def after(frames, kernel: int):
-        """Frames after one block. Shifts for halves: XLA's CPU compiler drowns in nested divisions."""
+        """Return the frames after one block, by shifts: XLA compiles nested divisions very slowly."""
         return (frames + 3 - kernel) >> 1
 
     def shortest(self) -> int:
-        """Frames that leave exactly one after the last pooling: 16 (0.15 s) for the defaults."""
+        """Return the frames that leave exactly one after the last pooling: 16 (0.15 s) by default."""
         frames = 1
         for kernel in reversed(self.kernels):
             frames = 2 * frames + kernel - 3
@@ -87,13 +87,14 @@ def fixed_lengths(encoders: Mapping[str, nn.Module]) -> dict[str, int]:
 
 
 class FunctionalsEncoder(nn.Module):
-    """Two dense layers with ReLU, 88-256-128, for features that are one vector: `[n, 88] -> [n, 128]`."""
+    """Two dense layers with ReLU, 88-256-128, for views of one vector: `[n, 88] -> [n, 128]`."""
 
     widths: tuple[int, ...] = (256, 128)
     initial: Init = "flax"
 
     @nn.compact
     def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d2"]:
+        """Return the representations of a batch of vectors."""
         x = jnp.asarray(features)
         for width in self.widths:
             x = nn.relu(dense(width, x.shape[-1], self.initial)(x))
@@ -101,10 +102,11 @@ class FunctionalsEncoder(nn.Module):
 
 
 class HiddenStatesEncoder(nn.Module):
-    """Hidden states of a speech model, averaged with learnable weights, then two pointwise layers.
+    """A learnable weighted mean of a speech model's hidden states, then two pointwise layers.
 
-    Pepino et al. 2021 as in the authors' code: weights start at one and are divided by their sum
-    (no softmax), conv 1x1 to 128 twice, each ReLU and dropout, mean over valid frames: `[n, 128]`.
+    Pepino et al. 2021 as in the authors' code: weights start at one and are divided by their sum (no
+    softmax), conv 1x1 to 128 twice, each with ReLU and dropout, then the mean over valid frames: `[n, 128]`.
+    The authors' mean is over all 749 frames of the padded clip.
     """
 
     widths: tuple[int, ...] = (128, 128)
@@ -113,7 +115,8 @@ class HiddenStatesEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: Ragged, *, train: bool = False) -> Float[Array, "n d"]:
-        values, rows = _rows(features.frames)
+        """Return the representations of a batch of hidden states `[g, t, h, d]`."""
+        values, rows = _index_frames(features.frames)
         weights = self.param("layer_weights", nn.initializers.ones, (values.shape[1],))
         first, *others = self.widths
         kernel_init, bias_init = nn.linear.default_kernel_init, nn.initializers.zeros
@@ -128,7 +131,7 @@ class HiddenStatesEncoder(nn.Module):
         return mean_over_frames(x, features.owner, features.valid, features.lengths.shape[1], ALIGNMENT)
 
 
-def _rows(frames: Float[Array, "g t h d"] | IndexedFrames) -> IndexedFrames:
+def _index_frames(frames: Float[Array, "g t h d"] | IndexedFrames) -> IndexedFrames:
     if isinstance(frames, IndexedFrames):
         return frames
     g, t = frames.shape[:2]

@@ -25,17 +25,18 @@ Features = Mapping[str, Ragged | Array]
 
 @dataclass(frozen=True)
 class PretrainingNetworks:
-    """An encoder and a projection head for each view, without parameters. Hashable: static under jit."""
+    """An encoder and a projection head for each view, without parameters; hashable, static under jit."""
 
     encoders: tuple[tuple[str, nn.Module], ...]
     head: ProjectionHead = field(default_factory=ProjectionHead)
 
     @property
     def views(self) -> tuple[str, ...]:
+        """The names of the views, in the order of the encoders."""
         return tuple(view for view, _ in self.encoders)
 
     def init(self, features: Features, *, seed: int) -> tuple[Variables, Variables]:
-        """Parameters and batch statistics. A view's draw depends on the seed and its name alone."""
+        """Return parameters and batch statistics; those of a view depend on the seed and its name alone."""
         params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
         statistics = {}
         for view, encoder in self.encoders:
@@ -75,7 +76,7 @@ class PretrainingNetworks:
 
 
 class ClassifierNetwork(NamedTuple):
-    """One view's encoder and classifier, without parameters. Hashable: static under jit."""
+    """The encoder and classifier of one view, without parameters; hashable, static under jit."""
 
     view: str
     encoder: nn.Module
@@ -102,7 +103,7 @@ def compute_logits(
     features: Ragged | Float[Array, "n d"],
     key: jax.Array | None = None,
 ) -> Float[Array, "n c"]:
-    """Return the logits of a batch. With a key: training mode, dropout drawn from it."""
+    """Return the logits of a batch. With a key: training mode, whose dropout is drawn from it."""
     representation = encode(model.encoder, params["encoder"], features, key=key)
     scaled = (representation - scale.mean) * scale.scale
     return cast(jax.Array, model.classifier.apply({"params": params["classifier"]}, scaled))
@@ -127,27 +128,29 @@ class Precomputed(nn.Module):
     """The identity encoder, for representations that were computed before."""
 
     def __call__(self, features: Float[Array, "n d"], *, train: bool = False) -> Float[Array, "n d"]:
+        """Return the features as they are."""
         return jnp.asarray(features)
 
 
 def encode(
     encoder: nn.Module, params: Variables, features: Ragged | Array, *, key: jax.Array | None = None
 ) -> Float[Array, "n d"]:
-    """Representations of a batch. With a key: training mode, dropout drawn from it."""
+    """Return the representations of a batch. With a key: training mode, whose dropout is drawn from it."""
     rngs = {} if key is None else {"dropout": key}
     return cast(jax.Array, encoder.apply({"params": params}, features, train=key is not None, rngs=rngs))
 
 
-@partial(jax.jit, static_argnames=("encoder", "top"))
+@partial(jax.jit, static_argnames=("encoder", "head"))
 def init(
     encoder: nn.Module,
-    top: nn.Module,
+    head: nn.Module,
     features: Ragged | Array,
     encoder_key: jax.Array,
-    top_key: jax.Array,
+    head_key: jax.Array,
 ) -> tuple[Variables, Variables]:
-    """Fresh parameters of an encoder, and variables of the network that its representations of such features
-    go into. One program, whatever the keys.
+    """Draw the parameters of an encoder, and the variables of a head on its representations.
+
+    It is one program, whatever the keys; the features give the shapes.
     """
     representation, variables = encoder.init_with_output(encoder_key, features)
-    return variables["params"], top.init(top_key, representation)
+    return variables["params"], head.init(head_key, representation)

@@ -1,1 +1,1 @@
-"""Pre-train on a fold's speech, fine-tune on its few labels, compare the two."""
+"""Training: pre-train on a fold's speech, then fine-tune or probe on its few labels."""

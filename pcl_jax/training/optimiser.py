@@ -1,4 +1,4 @@
-"""TrainState: what a step changes; and the optimiser's one rule, Adam."""
+"""Optimiser: the state that a training step changes, and its rule, Adam."""
 
 from typing import NamedTuple
 
@@ -10,31 +10,34 @@ from pcl_jax.arrays import Variables
 
 
 class TrainState(NamedTuple):
+    """The state that a training step changes."""
+
     params: Variables
-    """What trains."""
+    """The parameters that train."""
     statistics: Variables
-    """Running batch statistics of the projection heads; {} without."""
+    """Running batch statistics of the projection heads; {} without heads."""
     moments: optax.OptState
     step: jax.Array
 
 
 ADAM = optax.scale_by_adam()
-"""Without its learning rate, which the plateau rule decides anew each epoch."""
+"""Adam without its learning rate, which the plateau rule sets for each epoch."""
 
 
 def init_state(params: Variables, statistics: Variables) -> TrainState:
+    """Return the state before the first step."""
     return TrainState(params, statistics, ADAM.init(params), jnp.zeros((), jnp.int32))
 
 
 def apply_gradient(
     state: TrainState, gradient: Variables, statistics: Variables, learning_rate: jax.Array | float
 ) -> TrainState:
-    """One Adam step."""
+    """Take one Adam step."""
     updates, moments = ADAM.update(gradient, state.moments, state.params)
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
     return TrainState(params, statistics, moments, state.step + 1)
 
 
 def count_parameters(params: Variables) -> int:
-    """The number of parameters."""
+    """Return the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -143,7 +143,7 @@ def test_survives_being_kept_as_plain_arrays():
     arrays = normaliser.to_arrays()
     assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays.values())
     again = Normaliser.from_arrays(arrays)
-    assert again.how == "speaker"
+    assert again.method == "speaker"
     for before, after in zip(
         normaliser.apply(*FRAMES.packed(["a", "c"]), ["x", "ÿ"]),
         again.apply(*FRAMES.packed(["a", "c"]), ["x", "ÿ"]),

@@ -156,6 +156,12 @@ def test_the_authors_preset_fixes_the_length_of_spectrograms_alone():
     assert fixed_lengths(encoders | {"mel": SpectrogramEncoder()}) == {}
 
 
+def test_a_run_fixes_the_length_of_the_views_that_its_encoders_flatten(make_runner):
+    for pool, expected in (("flatten", (("mel", FRAMES),)), ("mean", ())):
+        runner = make_runner(runs=pool, views=views_of(pool), spoil=clean)
+        assert runner.data(runner.pretraining(1)).layout.fixed_lengths == expected
+
+
 def test_hidden_states_of_a_fixed_length_are_refused():
     packed = Packed(np.zeros((9, 2, 3), np.float16), np.array([0, 4]), np.array([4, 5]))
     with pytest.raises(ValueError, match="hidden states"):
