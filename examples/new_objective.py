@@ -16,10 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from pcl_jax import cli
-from pcl_jax.training.objectives import OBJECTIVES
+from pcl_jax.arrays import Array
+from pcl_jax.training.objectives import OBJECTIVES, Metrics, Projections
 
 
-def uniform(projections, labels=None, mask=None):
+def uniform(
+    projections: Projections, labels: Array | None = None, mask: Array | None = None
+) -> tuple[Array, Metrics]:
     """Return alignment plus uniformity, averaged over views, and both as metrics.
 
     Args:
@@ -30,7 +33,7 @@ def uniform(projections, labels=None, mask=None):
     views = [x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-8) for x in projections.values()]
     rows = len(views[0])
     weight = jnp.ones(rows) if mask is None else mask.astype(jnp.float32)
-    pairs = jnp.outer(weight, weight) * (1 - jnp.eye(rows))
+    pairs = weight[:, None] * weight * (1 - jnp.eye(rows))
     distances = [jnp.sum((x - y) ** 2, axis=1) for x, y in combinations(views, 2)]
     alignment = jnp.mean(jnp.stack([jnp.sum(weight * d) / jnp.sum(weight) for d in distances]))
     kernels = [jnp.exp(-4 * (1 - x @ x.T)) for x in views]  # exp(-2 |x - y|^2) on the sphere

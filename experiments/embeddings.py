@@ -131,7 +131,7 @@ def draw(
     classes: Sequence[str],
 ) -> None:
     """Write `figure.svg` and `figure.png`: a row per source of the encoders, a column per view."""
-    kinds = list(dict.fromkeys(kind for kind, _ in panels))
+    kinds: list[Source] = list(dict.fromkeys(kind for kind, _ in panels))
     figure, axes = pyplot().subplots(
         len(kinds), len(titles), figsize=(3.1 * len(titles), 3.1 * len(kinds)), squeeze=False
     )
