@@ -173,7 +173,7 @@ class Layout:
             average[view] = slot_frames(frames).mean()
         if needed:
             utterances = round_up_sizes(np.max([needed[view] / average[view] for view in needed], axis=0))
-        for view in needed:
-            frames = np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT
-            capacities[view] = frames.astype(int).tolist()
+            for view in needed:
+                frames = np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT
+                capacities[view] = frames.astype(int).tolist()
         return [tuple((view, capacities[view][i]) for view in lengths) for i in range(len(batches))]
