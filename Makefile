@@ -18,7 +18,7 @@ WHERE := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT))
 FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: docs help install pretrain paper report corpus test test-slow check lint format contract types lock clean
+.PHONY: docs examples help install pretrain paper report corpus test test-slow check lint format contract types lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ report: $(READY) ## the report of what has been run
 
 corpus: $(READY) ## count CORPUS and list what is wrong with it
 	$(BIN)/pcl corpus $(WHERE) $(ARGS)
+
+examples: $(READY) ## run the examples
+	for file in examples/*.py; do echo "# $$file"; $(BIN)/python $$file || exit 1; done
 
 test: $(READY) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)

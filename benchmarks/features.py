@@ -1,10 +1,10 @@
-"""How fast the feature store reads random utterances: against memcpy, and one padded .npy per utterance.
+"""Speed of the feature store reading random utterances: against memcpy, and one padded .npy per utterance.
 
     python benchmarks/features.py --folder DIR    (8 GB of disk stored, and as much memory for the page cache)
 
 Hidden states of wav2vec 2.0 base, float16 [t, 13, 768], durations as IEMOCAP's (log-normal, mean 4.5 s, 0.6
 to 15 s). The peers' layout is one .npy per utterance, padded to 15 s (749 frames). Each round reads the same
-random batch in each way, one after the other, from the page cache; the rates are of valid bytes, medians
+random batch by each method, one after the other, from the page cache; the rates are of valid bytes, medians
 over rounds. `memcpy` copies as many bytes between two arrays that are in memory already: the machine's limit,
 for reading into a buffer that is used again and again (`out=`); fresh memory must be made first. So must
 the mapping of the files' pages, once in a process: "first touch" is the first pass over the store.

@@ -117,9 +117,9 @@ def serve(family):
             steps.clear()
             step, answer["temporary"] = prepare(*key)
             if request.get("run", True):
-                step_before = resident_peak()
+                peak_before = resident_peak()
                 step()
-                answer["resident"] = resident_peak() - step_before
+                answer["resident"] = resident_peak() - peak_before
                 steps[key] = step
         else:
             answer["seconds"] = minimum_time(steps[key])

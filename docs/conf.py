@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
+suppress_warnings = ["ref.python"]  # a type in a signature, as `bytes`, may be the name of two fields
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "pcl_jax"

@@ -8,10 +8,10 @@ that is missing, and trains each view from scratch on all labels (repeat 0): one
 view.
 
 It prints a Markdown table: for each ordered pair the number of test utterances n (mean over folds), PWCCA
-of the pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same
-shape; then linear CKA of the pre-trained and the supervised. PWCCA rises with d / n for any data: compare
-with the random columns and not across corpora. A session with too few utterances for its dimensions has no
-PWCCA, and the table says so.
+of the pre-trained, the supervised and freshly initialised encoders, and of random vectors of the same ranks;
+then linear CKA of the pre-trained and the supervised. PWCCA rises with d / n for any data: compare with the
+random columns and not across corpora. Where a session has too few utterances for the ranks, some
+correlations are 1 for any data, and the table says "n too small".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,17 +75,17 @@ def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Mea
         return representations[view, source]
 
     for spec in specs:
-        one, other = spec.views
+        first, second = spec.views
         pairs = {
-            source: (represent(spec, one, source), represent(spec, other, source))
+            source: (represent(spec, first, source), represent(spec, second, source))
             for source in get_args(Source)
         }
         yield (
             spec,
             {
-                "view": one,
-                "title": f"{runner.title([one])} | {runner.title([other])}",
-                "values": values(pairs, runner.protocol.seed, spec.fold, one, other),
+                "view": first,
+                "title": f"{runner.title([first])} | {runner.title([second])}",
+                "values": values(pairs, runner.protocol.seed, spec.fold, first, second),
             },
         )
 
@@ -103,13 +103,13 @@ def values(
     Returns:
         Numbers by name; None for a PWCCA of too few utterances.
     """
-    from pcl_jax.evaluation.similarity import linear_cka
+    from pcl_jax.evaluation.similarity import linear_cka, rank
     from pcl_jax.rng import seeded
 
-    one, other = pairs["pretrained"]
+    first, second = pairs["pretrained"]
     rng = seeded(seed, "random vectors", *names)
-    vectors = rng.normal(size=one.shape), rng.normal(size=other.shape)
-    found: dict[str, float | None] = {"n": float(len(one))}
+    vectors = tuple(rng.normal(size=(len(x), rank(x))) for x in (first, second))
+    found: dict[str, float | None] = {"n": float(len(first))}
     found |= {f"pwcca {source}": _pwcca(*pairs[source]) for source in ("pretrained", "supervised", "random")}
     found["pwcca vectors"] = _pwcca(*vectors)
     return found | {

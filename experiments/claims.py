@@ -1,4 +1,4 @@
-"""What the records say of the paper's claims, in words; every verdict is that of a test."""
+"""Verdicts on the paper's claims, in words; each is that of a test."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -69,9 +69,9 @@ def _probes_that_win(rows: "Sequence[Row]") -> list[str]:
     """Compare probes on plain features with tuned encoders at the fewest labels, by a test of pairs."""
     least = amounts(rows)[0]
     all_pairs = pairs(rows, "probe-raw", "tuned")
-    compared = {key: both for key, both in all_pairs.items() if key[1] == least and all(both)}
+    compared = {key: pair for key, pair in all_pairs.items() if key[1] == least and all(pair)}
     means = {
-        key: [float(np.mean(list(values.values()))) for values in both] for key, both in compared.items()
+        key: [float(np.mean(list(values.values()))) for values in pair] for key, pair in compared.items()
     }
     gained = gains(compared)
     beaten, above = [], []
@@ -88,7 +88,7 @@ def _probes_that_win(rows: "Sequence[Row]") -> list[str]:
     if above:
         texts.append(
             f"At {least} of the labels a logistic regression on the plain features has a higher mean than "
-            f"fine-tuning after Pairwise-CL, which no test shows: {', '.join(above)} UAR in %."
+            f"fine-tuning after Pairwise-CL, a difference that no test shows: {', '.join(above)} UAR in %."
         )
     return texts
 
@@ -155,10 +155,10 @@ def claims(rows: "Sequence[Row]", choice: Choice) -> Table:
 
 
 def lifts(rows: "Sequence[Row]") -> Verdict:
-    """Return the verdict on gains at 2 and 5 % of the labels: both, for every view."""
-    both = pairs(rows, "tuned", "supervised")
-    named = {key: both.get(key, ({}, {})) for key in product(views(rows), SPARSE)}
-    gained = gains(both)
+    """Return the verdict on gains at 2 and 5 % of the labels: at both, for every view."""
+    compared = pairs(rows, "tuned", "supervised")
+    named = {key: compared.get(key, ({}, {})) for key in product(views(rows), SPARSE)}
+    gained = gains(compared)
     if not named or any(key not in gained for key in named):
         return NOT_RUN, NOT_RUN
     found = [gained[key] for key in named]
@@ -168,10 +168,10 @@ def lifts(rows: "Sequence[Row]") -> Verdict:
 def helps_handcrafted_most(rows: "Sequence[Row]") -> Verdict:
     """Return the verdict on larger gains for handcrafted views, by a test of pairs over repeats."""
     name_of = {row["title"]: row["view"] for row in rows}
-    both = pairs(rows, "tuned", "supervised")
+    compared = pairs(rows, "tuned", "supervised")
     by_kind: dict[bool, list[Mapping[int, float]]] = {True: [], False: []}
     for key in product(views(rows), SPARSE):
-        tuned, supervised = both.get(key, ({}, {}))
+        tuned, supervised = compared.get(key, ({}, {}))
         differences = {r: tuned[r] - supervised[r] for r in tuned.keys() & supervised.keys()}
         by_kind[name_of[key[0]] in HANDCRAFTED].append(differences)
     if not by_kind[True] or not by_kind[False]:
@@ -200,9 +200,9 @@ def best_temperature(rows: "Sequence[Row]") -> Verdict:
     if any(tau not in by_temperature for tau in temperature.TEMPERATURES):
         return NOT_RUN, NOT_RUN
     means = {tau: _by_fold_and_repeat(cell) for tau, cell in by_temperature.items()}
-    others = [tau for tau in temperature.TEMPERATURES if tau != BEST]
-    gained = gains({tau: (means[BEST], means[tau]) for tau in others})
-    if len(gained) < len(others):
+    rivals = [tau for tau in temperature.TEMPERATURES if tau != BEST]
+    gained = gains({tau: (means[BEST], means[tau]) for tau in rivals})
+    if len(gained) < len(rivals):
         return NOT_RUN, NOT_RUN
     texts = [f"against {tau:g}: {gain_text(gain)}" for tau, gain in gained.items()]
     found = list(gained.values())

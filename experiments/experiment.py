@@ -171,11 +171,11 @@ def carry_out(
     from pcl_jax.runs.plan import groups
     from pcl_jax.runs.spec import Measure
 
-    mine = groups(specs, shard)
-    for group in mine:
+    share = groups(specs, shard)
+    for group in share:
         measurements = [spec for spec in group.runs if isinstance(spec, Measure)]
         try:
-            session.run_group(runner, group, group.title(mine), finished)
+            session.run_group(runner, group, group.title(share), finished)
             with runner.ledger.claim(measurements, wait=True):
                 missing = [spec for spec in measurements if not runner.ledger.find(spec)]
                 _measure(experiment, runner, missing)

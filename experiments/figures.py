@@ -1,9 +1,9 @@
 """Pictures of the report: curves, heat maps, and pictures as files and in a page."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -28,8 +28,28 @@ if TYPE_CHECKING:
 
     from pcl_jax.runs.records import Row
 
-STYLES = {"supervised": ("C1", "-", "s"), "tuned": ("C0", "-", "o"), "probe-raw": ("0.5", ":", None)}
-"""Method -> colour, line and marker."""
+
+class Style(NamedTuple):
+    """Look of a line; lines without a marker have no band of their interval."""
+
+    heading: str
+    colour: str
+    line: str = "-"
+    marker: str | None = "o"
+
+
+STYLES = {
+    "supervised": Style(METHODS["supervised"], "C1", marker="s"),
+    "tuned": Style(METHODS["tuned"], "C0"),
+    "probe-raw": Style(PROBES["probe-raw"], "0.5", ":", None),
+}
+"""Method -> its look in Figure 3."""
+SUBSET_STYLES = {
+    "target": Style("pre-trained on target emotions", "C2"),
+    "out_of_distribution": Style("on other emotions", "C3", marker="s"),
+    "all": Style("on all utterances", "0.5", ":", None),
+}
+"""Utterances pre-trained on -> their look in Figure 4: the paper's colours."""
 
 
 def pyplot() -> Any:
@@ -69,24 +89,42 @@ def _means(cells: Iterable[Sequence["Row"]]) -> Float[np.ndarray, "2 n"]:
 
 def curves(rows: "Sequence[Row]") -> "Figure":
     """Draw Figure 3: a panel per view, UAR over the amount of labels, with 95 % bands and marks."""
-    gained = gains(pairs(rows, "tuned", "supervised"))
+    return _over_labels(rows, STYLES, method_of, "tuned", "supervised")
+
+
+def subset_curves(rows: "Sequence[Row]") -> "Figure":
+    """Draw Figure 4: tuned encoders after pre-training on target emotions and on others."""
+    return _over_labels(
+        rows, SUBSET_STYLES, lambda row: row["pretrained_on"], "target", "out_of_distribution"
+    )
+
+
+def _over_labels(
+    rows: "Sequence[Row]",
+    styles: Mapping[str, Style],
+    column: "Callable[[Row], str]",
+    first: str,
+    second: str,
+) -> "Figure":
+    """Draw UAR over the amount of labels, a line per style, and mark the difference of two of them."""
+    gained = gains(pairs(rows, first, second, column))
     figure, panels = _panels(views(rows))
     for axis, view in panels:
         cells = group_rows(
-            (row for row in rows if row["title"] == view), lambda row: (amount(row), method_of(row))
+            (row for row in rows if row["title"] == view), lambda row: (amount(row), column(row))
         )
         known = sorted({labelled for labelled, _ in cells})
         x, top = np.arange(len(known)), np.full(len(known), -np.inf)
-        for name, (colour, line, marker) in STYLES.items():
+        for name, style in styles.items():
             means, halves = _means([cells.get((labelled, name), []) for labelled in known])
             if np.isnan(means).all():
                 continue
-            heading = (METHODS | PROBES)[name]
-            axis.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=heading)
-            if name != "probe-raw":
+            look = {"color": style.colour, "linestyle": style.line, "marker": style.marker}
+            axis.plot(x, means, markersize=4, label=style.heading, **look)
+            if style.marker:
                 halves = np.nan_to_num(halves)
                 low, high = np.maximum(means - halves, 0), np.minimum(means + halves, 100)
-                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+                axis.fill_between(x, low, high, color=style.colour, alpha=0.2, linewidth=0)
                 top = np.fmax(top, high)
         for i, labelled in enumerate(known):
             if gain := gained.get((view, labelled)):
@@ -107,6 +145,7 @@ def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figu
         rows: supervised and tuned runs.
         counts: name of what was pre-trained on -> number of utterances; "none" is supervised.
     """
+    rows = [row for row in rows if method_of(row) in ("supervised", "tuned")]
     x = np.array(list(counts.values()))
     figure, panels = _panels(views(rows))
     for axis, view in panels:

@@ -13,7 +13,7 @@ fine-tuning the classifier alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSizes(flags.OnFeatures):
-    """How many parameters each step trains."""
+    """Numbers of parameters that each step trains."""
 
     views: flags.Views = ()
     classes: int = 4
@@ -54,26 +54,41 @@ def print_sizes(command: ModelSizes) -> None:
     from pcl_jax.commands import session, terminal
 
     views = session.choose_views(command, command.views)
-    sizes = {view.title: sizes_of(view, command.encoders, command.classes) for view in views.values()}
+    sizes = {
+        view.title: sizes_of(view, command.encoders, command.classes, features_of_noise(view))
+        for view in views.values()
+    }
     terminal.out.print(size_table(sizes).markdown(), markup=False, highlight=False)
 
 
-def sizes_of(view: "View", config: config.Encoders, classes: int) -> Sizes:
-    """Count the parameters of a view's networks from their shapes; no network is made."""
-    import jax
-
+def features_of_noise(view: "View") -> Any:
+    """Return a batch of one clip's features, for views without a corpus."""
     from pcl_jax.data.ragged import pack
-    from pcl_jax.models.encoders import ENCODERS
-    from pcl_jax.models.heads import Classifier, ProjectionHead
-    from pcl_jax.training.optimiser import count_parameters
 
     # As long as the clip: all pooled frames may be the representation (`--encoders.spectral-pool flatten`).
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 15 * 16_000).astype(np.float32)
     (features,) = view.features([noise])
-    batch = features[None] if features.ndim == 1 else pack([features])
+    return features[None] if features.ndim == 1 else pack([features])
+
+
+def sizes_of(view: "View", config: config.Encoders, classes: int, features: Any) -> Sizes:
+    """Count the parameters of a view's networks from their shapes; no network is made.
+
+    Args:
+        view: the view.
+        config: options of the encoders.
+        classes: number of emotions.
+        features: a batch of the view's features, as its encoder reads it.
+    """
+    import jax
+
+    from pcl_jax.models.encoders import ENCODERS
+    from pcl_jax.models.heads import Classifier, ProjectionHead
+    from pcl_jax.training.optimiser import count_parameters
+
     encoder = ENCODERS[view.kind](view, config)
     networks = [encoder, ProjectionHead(initial=config.init), Classifier(classes, config.init)]
-    counts, x = [], batch
+    counts, x = [], features
     for network in networks:
         result, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
         counts.append(count_parameters(variables["params"]))
@@ -92,10 +107,10 @@ def plan(runner: "Runner", command: flags.Experiment) -> "Iterator[Spec]":
 def measure(runner: "Runner", specs: "Sequence[Measure]") -> "Iterator[tuple[Measure, Facts]]":
     """Count the parameters of the networks of each view."""
     for spec in specs:
-        values = {}
+        values, example = {}, runner.data(spec).example()
         for name in spec.views:
             view = runner.views[name]
-            sizes = sizes_of(view, spec.settings.encoders, len(runner.corpus.classes))
+            sizes = sizes_of(view, spec.settings.encoders, len(runner.corpus.classes), example[name])
             values |= {f"{part} {view.title}": float(count) for part, count in sizes._asdict().items()}
         yield spec, {"values": values}
 

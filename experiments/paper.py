@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of the runs that were not done."""
+    """Account of the runs that were not done."""
 
     postponed: "list[tuple[Part, list[Spec]]]" = field(default_factory=list)
     """Runs that another process is doing."""
@@ -70,17 +70,18 @@ def run_paper(command: Paper) -> int:
     parts = parts_of(runner, command)
     shares = share_out(parts, shard)
     names = {runner.ledger.name(spec) for specs in shares for spec in specs}
-    left = {runner.ledger.name(spec) for specs in shares for spec in specs if not runner.ledger.find(spec)}
-    terminal.out.print(f"{len(names):,} runs, {len(left):,} of them still to do", highlight=False)
+    missing = {runner.ledger.name(spec) for specs in shares for spec in specs if not runner.ledger.find(spec)}
+    terminal.out.print(f"{len(names):,} runs, {len(missing):,} of them still to do", highlight=False)
     page, outcome = report.write(command.runs), Outcome()
+    label = ""
     with terminal.bar("all runs") as grid:
+
+        def finished(name: str) -> None:
+            missing.discard(name)
+            grid(len(names) - len(missing), len(names), label)
+
         for number, (part, specs) in enumerate(zip(parts, shares, strict=True), start=1):
             label = f"part {number} of {len(parts)}, {part.title}"
-
-            def finished(name: str, label: str = label) -> None:
-                left.discard(name)
-                grid(len(names) - len(left), len(names), label)
-
             terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
             if not command.table_only:
                 finished("")
@@ -97,7 +98,7 @@ def run_paper(command: Paper) -> int:
     for title, reason in outcome.impossible.items():
         terminal.out.print(f"not possible here: {title}: {reason}", markup=False, highlight=False)
     terminal.out.print(f"report: {page.path}", markup=False, highlight=False)
-    done_nothing = bool(names) and len(left) == len(names) and not command.table_only
+    done_nothing = bool(names) and len(missing) == len(names) and not command.table_only
     return 1 if outcome.failed or page.errors or done_nothing else 0
 
 
@@ -158,8 +159,8 @@ def parts_of(runner: "Runner", command: Paper) -> list[Part]:
     def part(title: str, name: str, base: Paper, **changes: Any) -> Part:
         experiment = load(name)
         shared = {f.name for f in fields(base)} & {f.name for f in fields(experiment.flags)}
-        its = experiment.flags(**({name: getattr(base, name) for name in shared} | changes))
-        return Part(title, experiment, list(experiment.plan(runner, its)))
+        flags_of_part = experiment.flags(**({name: getattr(base, name) for name in shared} | changes))
+        return Part(title, experiment, list(experiment.plan(runner, flags_of_part)))
 
     few = {"fractions": (0.05, 1.0)} if command.fast else {}
     temperatures = {"temperatures": (0.1, 0.5)} if command.fast else {}

@@ -1,4 +1,4 @@
-"""Figure 4: does it matter which emotions the unlabelled speech holds?
+r"""Figure 4: does it matter which emotions the unlabelled speech holds?
 
     python -m experiments.pretraining_data --corpus ravdess --root DIR --targets neutral angry sad happy
 
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from experiments.experiment import Choice, Exhibit, Experiment, main
-from experiments.figures import over_unlabelled
+from experiments.figures import over_unlabelled, subset_curves
 from pcl_jax.commands import flags
 from pcl_jax.config import SubsetName
 from pcl_jax.runs.summary import (
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pcl_jax.runs.spec import Pretrain, Spec
 
 HEADS = {"all": "all", "target": "target emotions", "out_of_distribution": "other emotions"}
-"""What was pre-trained on, as records say it -> heading."""
+"""Utterances pre-trained on, as records say it -> heading."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _tuned_rows(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
 def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
     """Return the tuned runs of Figure 4, with the amounts of labels that its subsets have."""
     tuned = [row for row in _tuned_rows(rows, choice) if row["pretrained_on"] in HEADS]
-    asked = {amount(row) for row in tuned if row["pretrained_on"] != "all"}
-    return [row for row in tuned if amount(row) in asked]
+    amounts_in_use = {amount(row) for row in tuned if row["pretrained_on"] != "all"}
+    return [row for row in tuned if amount(row) in amounts_in_use]
 
 
 def select_amounts(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
@@ -137,9 +137,9 @@ def select_amounts(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
         for row in _tuned_rows(rows, choice)
         if row["pretrained_on"] not in ("target", "out_of_distribution")
     ]
-    asked = {amount(row) for row in tuned if row["pretrained_on"] != "all"}
+    amounts_in_use = {amount(row) for row in tuned if row["pretrained_on"] != "all"}
     supervised = [row for row in rows if method_of(row) == "supervised" and choice.holds(row)]
-    return [row for row in (*supervised, *tuned) if amount(row) in asked]
+    return [row for row in (*supervised, *tuned) if amount(row) in amounts_in_use]
 
 
 def by_amount(rows: "Sequence[Row]") -> dict[str, float]:
@@ -162,8 +162,8 @@ def amount_text(name: str, count: float) -> str:
     >>> amount_text("all, 128 utterances", 128), amount_text("all + ravdess", 1760.2), amount_text("none", 0)
     ('128', '1760 + ravdess', 'supervised')
     """
-    _, *others = name.partition(",")[0].split(" + ")
-    return "supervised" if name == "none" else " + ".join([f"{count:.0f}", *others])
+    _, *corpora = name.partition(",")[0].split(" + ")
+    return "supervised" if name == "none" else " + ".join([f"{count:.0f}", *corpora])
 
 
 def amounts_table(rows: "Sequence[Row]") -> Table:
@@ -210,8 +210,8 @@ def table(rows: "Sequence[Row]") -> Table:
     ]
     note = f"UAR in %, tuned encoders; columns as those of Figure 3. {CONDITIONAL}"
     if rows:
-        target, everything = sum(rows[0]["counts"]), rows[0]["utterances"]
-        note += f" The corpus has {everything} utterances, {target} of them of target emotions."
+        target, total = sum(rows[0]["counts"]), rows[0]["utterances"]
+        note += f" The corpus has {total} utterances, {target} of them of target emotions."
     return Table(
         "What the pre-training saw",
         ("view", "labels", *HEADS.values(), "target - other", *GAIN_HEAD),
@@ -226,7 +226,7 @@ EXPERIMENT = Experiment(
     flags=PretrainingData,
     plan=plan,
     exhibits=(
-        Exhibit("Figure 4", select, table),
+        Exhibit("Figure 4", select, table, figure=subset_curves),
         Exhibit("Beyond the paper", select_amounts, amounts_table, figure=amounts_figure, optional=True),
     ),
     extra_corpora=lambda command: command.extra_corpora,

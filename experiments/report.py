@@ -26,7 +26,7 @@ from experiments.figures import inline, save
 from experiments.sections import Facts, Section, agree, differences, flatten, is_record, sections
 from pcl_jax.commands import flags
 from pcl_jax.commands.session import UsageError
-from pcl_jax.config import Settings, digest
+from pcl_jax.config import Settings
 from pcl_jax.runs import records
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.records import Row
@@ -91,10 +91,10 @@ def print_report(command: Report) -> int:
     """Write the report, say where it is and what is wrong with it; return the exit code."""
     from pcl_jax.commands import terminal
 
-    files: tuple[Path | None, ...] = command.markdown or (None,)
+    files = command.markdown
     if len(files) > 1:
         raise UsageError(f"--markdown {' '.join(map(str, files))}: give one file for all tables")
-    page = write(command.runs, files[0])
+    page = write(command.runs, files[0] if files else None)
     for error in page.errors:
         terminal.err.print(f"report: {error}", markup=False, highlight=False)
     terminal.out.print(f"report: {page.path}", markup=False, highlight=False)
@@ -179,9 +179,8 @@ def unique_slugs(found: Sequence[Section]) -> list[str]:
     slugs: list[str] = []
     for section in found:
         facts = section.facts
-        data = digest(facts["recordings"], facts["labels"])[:6]
-        slug = slug_of(f"{facts['corpus']}-{data}-seed{facts['seed']}")
-        number = 1 + sum(other == slug or other.startswith(f"{slug}-part") for other in slugs)
+        slug = slug_of(f"{facts['corpus']}-{facts['data and version'][:6]}-seed{facts['seed']}")
+        number = 1 + sum(earlier == slug or earlier.startswith(f"{slug}-part") for earlier in slugs)
         slugs.append(slug if number == 1 else f"{slug}-part{number}")
     return slugs
 
@@ -221,10 +220,10 @@ def rows_for(experiment: Experiment, section: Section, every: Sequence[Section])
     """
     if not experiment.varies:
         return section.rows
-    alike = [other for other in every if agree(section.facts, other.facts, experiment.varies)]
+    alike = [found for found in every if agree(section.facts, found.facts, experiment.varies)]
     if alike[0] is not section:
         return []
-    return list({row["run"]: row for other in alike for row in other.rows}.values())
+    return list({row["run"]: row for found in alike for row in found.rows}.values())
 
 
 def show(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pcl_jax.config import digest
 from pcl_jax.runs.summary import amount, group_rows
 
 if TYPE_CHECKING:
@@ -41,24 +42,25 @@ def sections(rows: "Sequence[Row]") -> list[Section]:
     """Group rows into sections, and leave out those that claim the same cell.
 
     A run uses some of the settings and some of the features. It stands in every section that agrees with
-    those it uses: a probe on plain features stands beside fine-tunings of any number of epochs.
+    those: a probe of plain features stands beside all networks with its normalisation, a supervised network
+    beside all pre-trainings.
     """
     starts = {row["config_digest"]: row for row in rows if row["method"] == "pretraining"}
     found: list[Section] = []
-    groups = group_rows(
-        rows, lambda row: (row["corpus"], row["recordings"], row["label_digest"], row["seed"])
-    )
-    for _, group in sorted(groups.items()):
+    for _, group in sorted(group_rows(rows, _data_of).items()):
         facts = [facts_of(row, starts.get(row.get("start"))) for row in group]
         for shared in _merge(facts):
-            members = [row for row, own in zip(group, facts, strict=True) if agree(own, shared)]
-            kept, conflicts = without_conflicts(members)
-            found.append(Section(shared, kept, conflicts))
+            members = [row for row, part in zip(group, facts, strict=True) if agree(part, shared)]
+            found.append(Section(shared, *without_conflicts(members)))
     return found
 
 
+def _data_of(row: "Row") -> tuple[Any, ...]:
+    return row["corpus"], row["recordings"], row["label_digest"], row["protocol"], row["seed"]
+
+
 def facts_of(row: "Row", start: "Row | None" = None) -> dict[str, Any]:
-    """Return what other rows must share with a row to stand in one table with it.
+    """Return what rows must share with a row to stand in one table with it.
 
     Args:
         row: a record.
@@ -66,14 +68,12 @@ def facts_of(row: "Row", start: "Row | None" = None) -> dict[str, Any]:
     """
     features = (start["features"] if start else {}) | row["features"]
     return {
-        "recordings": row["recordings"],
-        "classes": ", ".join(row["classes"]),
-        "labels": row["label_digest"],
         "corpus": row["corpus"],
+        "classes": ", ".join(row["classes"]),
+        "data and version": digest(*_data_of(row)[1:4]),
         "seed": row["seed"],
-        "training version": row["versions"].get("training"),
         **{name: value for name, value in flatten(row["settings"]).items() if name not in COMPARED},
-        **{f"features of {view}": digest for view, digest in features.items()},
+        **{f"features of {view}": found for view, found in features.items()},
     }
 
 
@@ -89,32 +89,32 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def agree(one: Facts, other: Facts, apart: Iterable[str] = ()) -> bool:
+def agree(first: Facts, second: Facts, apart_from: Iterable[str] = ()) -> bool:
     """Return whether two sets of facts contradict each other nowhere, apart from these names."""
-    return all(one[name] == other[name] for name in one.keys() & other.keys() - set(apart))
+    return all(first[name] == second[name] for name in first.keys() & second.keys() - set(apart_from))
 
 
 def _merge(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Merge facts that agree, those that say most first."""
-    different = {json.dumps(own, sort_keys=True): own for own in facts}.values()
+    different = {json.dumps(part, sort_keys=True): part for part in facts}.values()
     merged: list[dict[str, Any]] = []
-    for own in sorted(different, key=len, reverse=True):
-        first = next((shared for shared in merged if agree(own, shared)), None)
-        if first is None:
-            merged.append(dict(own))
+    for part in sorted(different, key=len, reverse=True):
+        home = next((shared for shared in merged if agree(part, shared)), None)
+        if home is None:
+            merged.append(dict(part))
         else:
-            first.update(own)
+            home.update(part)
     return merged
 
 
-def differences(section: Section, others: Iterable[Section]) -> str:
-    """Return the facts that tell a section from other sections of its corpus: "finetuning.epochs = 5"."""
-    same_corpus = [other for other in others if other.facts["corpus"] == section.facts["corpus"]]
-    parts = []
-    for name, value in section.facts.items():
-        if any(other.facts.get(name, value) != value for other in same_corpus):
-            parts.append(f"{name} = {value}")
-    return ", ".join(parts)
+def differences(section: Section, every: Iterable[Section]) -> str:
+    """Return the facts that tell a section from the others of its corpus: "finetuning.epochs = 5"."""
+    facts = [found.facts for found in every if found.facts["corpus"] == section.facts["corpus"]]
+    return ", ".join(
+        f"{name} = {value}"
+        for name, value in section.facts.items()
+        if any(name in compared and compared[name] != value for compared in facts)
+    )
 
 
 def cell(row: "Row") -> tuple[Any, ...]:
@@ -128,10 +128,10 @@ def cell(row: "Row") -> tuple[Any, ...]:
 def without_conflicts(rows: "Sequence[Row]") -> "tuple[list[Row], list[str]]":
     """Return the rows that fill their cell alone, and a line for each cell that several runs claim."""
     kept, lines = [], []
-    for found in group_rows(rows, cell).values():
-        if len({row["config_digest"] for row in found}) == 1:
-            kept.append(found[-1])
+    for claimants in group_rows(rows, cell).values():
+        if len({row["config_digest"] for row in claimants}) == 1:
+            kept.append(claimants[-1])
             continue
-        runs = " and ".join(sorted(row["run"] for row in found))
+        runs = " and ".join(sorted(row["run"] for row in claimants))
         lines.append(f"different runs claim one cell, and none of them is shown: {runs}")
     return kept, lines

@@ -172,13 +172,13 @@ def against_paper(rows: "Sequence[Row]", score: str = "uar") -> Table:
     for model, views_of_paper in PAPER.items():
         texts = []
         for view, numbers in zip(VIEWS, views_of_paper, strict=True):
-            theirs = numbers[SCORES.index(score)]
-            texts += [f"{theirs:.1f}", NOT_RUN, NOT_RUN]
+            published = numbers[SCORES.index(score)]
+            texts += [f"{published:.1f}", NOT_RUN, NOT_RUN]
             if scores := found.get((model, view)):
-                ours = float(np.mean(list(scores.by_repeat.values())))
-                texts[-2:] = [f"{ours:.1f}{folds_text(scores, every)}", f"{ours - theirs:+.1f}"]
+                mean = float(np.mean(list(scores.by_repeat.values())))
+                texts[-2:] = [f"{mean:.1f}{folds_text(scores, every)}", f"{mean - published:+.1f}"]
         lines.append((*model_cells(model), *texts))
-    heads = [f"{view}, {what}" for view in VIEWS for what in ("paper", "ours", "difference")]
+    heads = [f"{view}, {column}" for view in VIEWS for column in ("paper", "ours", "difference")]
     title = f"Test {score.upper()} beside the paper's Table 4"
     return Table(title, ("method", "τ", "encoder", *heads), lines, "In %.")
 

@@ -82,8 +82,8 @@ def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
         if method_of(row) in ("supervised", "tuned")
         and (not row["views"] or (row["temperature"], row["pretrained_on"]) == (choice.temperature, "all"))
     ]
-    asked = {amount(row) for row in found if row["views"] and tuple(row["views"]) != choice.views}
-    return [row for row in found if amount(row) in asked]
+    amounts_in_use = {amount(row) for row in found if row["views"] and tuple(row["views"]) != choice.views}
+    return [row for row in found if amount(row) in amounts_in_use]
 
 
 def table(rows: "Sequence[Row]") -> Table:

@@ -100,8 +100,9 @@ def read(
 ) -> Waveform:
     """Read a file, or a segment of it, as a mono waveform.
 
-    Accepts any format of libsndfile (WAV, FLAC, OGG, MP3, ...), rate and channel count. Channels are
-    averaged, then resampled by soxr (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
+    Accepts every format of libsndfile in which a truncated file can be told from a whole one (WAV, FLAC,
+    OGG, MP3, AIFF, CAF, AU, ...), any rate and channel count. Channels are averaged, then resampled by soxr
+    (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
 
     Args:
         path: File to read.
@@ -303,9 +304,9 @@ def _unreadable(path: Path, error: Exception) -> AudioError:
         return AudioError(path, "unreadable", f"is not readable as audio ({reason})")
     if "lost sync" in error.error_string:  # FLAC whose stream ends in the middle of a block
         return AudioError(path, "truncated", "truncated or damaged: the FLAC stream breaks off")
-    return AudioError(
-        path, "unreadable", f"is not readable as audio (libsndfile: {error.error_string.rstrip('.')})"
-    )
+    reason = error.error_string.rstrip(".")
+    remedy = _CONVERT if "not recognised" in reason else _REPLACE
+    return AudioError(path, "unreadable", f"is not readable as audio (libsndfile: {reason})", remedy)
 
 
 def _segment(path: Path, frames: int, rate: int, start_s: float, end_s: float | None) -> tuple[int, int]:

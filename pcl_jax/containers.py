@@ -13,7 +13,7 @@ _STREAMED = 0x7F000000
 """Smallest length in bytes that stands for "unknown" in a header of 32 bits. Programs that write into a pipe
 cannot know the length, and put a number near 2**31 or 2**32 there."""
 _TRAILER = 4096
-"""Bytes behind the last chunk that are no sign of a wrong header: tags and padding."""
+"""Length in bytes up to which a tail behind the samples is no sign of a wrong header: tags and padding."""
 
 
 class StaleHeader(ValueError):
@@ -31,7 +31,7 @@ def end_of_samples(file: BinaryIO, size: int) -> int | None:
         The offset, beyond `size` in a truncated file; None if the header does not say.
 
     Raises:
-        StaleHeader: A WAV file holds samples behind the last chunk.
+        StaleHeader: A WAV or MP3 file holds more samples than its header counts.
     """
     file.seek(0)
     magic = file.read(16)
@@ -39,9 +39,9 @@ def end_of_samples(file: BinaryIO, size: int) -> int | None:
         if re.match(signature, magic, re.DOTALL):
             try:
                 return promise(file, size)
-            except (struct.error, ValueError) as error:
-                if isinstance(error, StaleHeader):
-                    raise
+            except StaleHeader:
+                raise
+            except (struct.error, ValueError, OverflowError, OSError):
                 return None  # not even a header: libsndfile says what is wrong
     return None
 
@@ -71,10 +71,9 @@ def id3_length(file: BinaryIO, start: int = 0) -> int:
         head = file.read(10)
         if len(head) < 10 or head[:3] != b"ID3":
             return length
-        digits = head[6:10]  # seven bits each
-        length += 10 + sum(
-            (digit & 127) << shift for digit, shift in zip(digits, (21, 14, 7, 0), strict=True)
-        )
+        length += 10
+        for place, digit in enumerate(reversed(head[6:10])):  # seven bits each
+            length += (digit & 127) << 7 * place
 
 
 def _chunks(file: BinaryIO, layout: str, *, start: int, align: int = 2) -> Iterator[tuple[bytes, int, int]]:
@@ -87,6 +86,8 @@ def _chunks(file: BinaryIO, layout: str, *, start: int, align: int = 2) -> Itera
         if len(head) < header.size:
             return
         name, length = header.unpack(head)
+        if not any(name):  # zeros, not a chunk: a file may hold millions of them
+            return
         offset += header.size
         yield name, offset, length
         if length < 0:
@@ -107,13 +108,9 @@ def _wav(file: BinaryIO, size: int) -> int | None:
     end = None
     for name, offset, length in _chunks(file, layout, start=12):
         if end is not None:
-            # Without padding behind an odd length, a chunk begins one byte earlier than it should.
-            if (
-                end % 2 == 0
-                and size - end > _TRAILER
-                and any(name)
-                and not name.decode("latin-1").isprintable()
-            ):
+            # Some programs leave out the padding behind an odd length: then the name is one byte off.
+            is_chunk = name.decode("latin-1").isprintable() or end % 2
+            if size - end > _TRAILER and not is_chunk:
                 raise StaleHeader(f"{size - end} bytes follow behind the samples that it counts")
             return end
         if name == b"data":

@@ -181,6 +181,8 @@ def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, 
         (("extract", "--shard", "3"), "3/8 is the third of eight"),
         (("extract", "--views", "mine=nowhere.csv"), "there is no table nowhere.csv"),
         (("extract", "--views", "mel=nowhere.csv"), "'mel' is a view already"),
+        (("features", "verify"), "f is no folder, so there are no features: check --features"),
+        (("features", "gc"), "r is no folder, so it is not known which features are needed"),
     ],
 )
 def test_features_wrong_use(capsys, words, says, tmp_path, emodb):

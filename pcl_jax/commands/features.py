@@ -1,16 +1,24 @@
 """`pcl extract` and `pcl features`: compute features, and maintain those that are there."""
 
 from pcl_jax.commands import flags, terminal
-from pcl_jax.commands.session import UsageError, choose_views, extract_features, parse_shard, read_corpus
+from pcl_jax.commands.session import (
+    UsageError,
+    choose_views,
+    extract_features,
+    parse_shard,
+    read_corpus,
+    read_usable,
+)
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.features import export, maintain, store
 from pcl_jax.features.maintain import StoredFeatures
+from pcl_jax.features.store import StoreError
 
 
 def extract(command: flags.Extract) -> int:
     """Compute the features that are missing."""
     shard = parse_shard(command.shard) if command.shard else None
-    extract_features(command, choose_views(command, command.views), read_corpus(command), shard)
+    extract_features(command, choose_views(command, command.views), read_usable(command), shard)
     return 0
 
 
@@ -30,7 +38,11 @@ def maintain_features(command: flags.Features) -> int:
 
 def _verify(command: flags.Features) -> int:
     corpus = read_corpus(command) if command.root is not None else None
-    found = [_verify_store(command, stored, corpus) for stored in maintain.stores(command.features)]
+    stores = maintain.stores(command.features)
+    if not any(corpus is None or stored.corpus == corpus.name for stored in stores):
+        content = "features" if corpus is None else f"features of {corpus.name}"
+        raise StoreError(f"{command.features} holds no {content}, so there is nothing to verify")
+    found = [_verify_store(command, stored, corpus) for stored in stores]
     return 0 if all(found) else 1
 
 

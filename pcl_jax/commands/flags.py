@@ -58,9 +58,10 @@ class OnFeatures(Common):
     on_bad_audio: Literal["error", "skip"] = "error"
     """Unusable audio: stop and list all of it, or list it and go on without."""
     preset: Literal["sound", "authors"] = "sound"
-    """Where the paper is silent: sound practice, or the authors' public code. Sets the defaults below."""
+    """Choices on which the paper is silent: sound practice, or the authors' public code. Sets the defaults
+    below."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
-    """Whose statistics scale mel and eGeMAPS: training utterances', each speaker's own, nobody's."""
+    """Statistics that scale mel and eGeMAPS: training utterances', each speaker's own, none."""
     view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
     encoders: config.Encoders = field(default_factory=config.Encoders)
 
@@ -143,7 +144,7 @@ class Finetune(OnDevices):
     fold: Fold = 1
     """The test session."""
     view: str = "egemaps"
-    """Whose encoder."""
+    """View whose encoder is used."""
     pretrained: Path | None = None
     """Folder of a pre-training of this fold."""
     supervised: Switch = False
@@ -225,18 +226,22 @@ def parse(arguments: Sequence[str]) -> Command:
             for name, command in commands.items()
         )
     ]
-    return tyro.cli(  # pyright: ignore[reportCallIssue]
-        choices,  # pyright: ignore[reportArgumentType]
-        prog="pcl",
-        description="Pairwise-CL: learn emotion from speech when labels are few.",
-        args=list(arguments),
-    )
+    try:
+        return tyro.cli(  # pyright: ignore[reportCallIssue]
+            choices,  # pyright: ignore[reportArgumentType]
+            prog="pcl",
+            description="Pairwise-CL: learn emotion from speech when labels are few.",
+            args=list(arguments),
+        )
+    except ValueError as error:  # a number that a configuration refuses; tyro itself catches some
+        print(f"pcl: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def words_to_repeat(command: OnDevices) -> list[str]:
     """Return the words of a command line that another command on the same corpus and features must repeat.
 
-    >>> words_to_repeat(Pretrain(corpus="table", root=Path("my table.csv"), normalise="speaker", epochs=3))
+    >>> words_to_repeat(Pretrain(corpus="table", root=Path("my table.csv"), normalise="speaker", fold=3))
     ['--corpus', 'table', '--root', "'my table.csv'", '--normalise', 'speaker']
     """
     usual = default(OnDevices, ["--preset", command.preset])
@@ -253,7 +258,11 @@ def _words(name: str, value: Any, usual: Any) -> list[str]:
         return []
     if is_dataclass(value):
         nested = (
-            _words(f"{name}.{item.name}", getattr(value, item.name), getattr(usual, item.name))
+            _words(
+                f"{name}.{item.name}".removeprefix("view_settings."),
+                getattr(value, item.name),
+                getattr(usual, item.name),
+            )
             for item in fields(value)
         )
         return [word for words in nested for word in words]

@@ -3,12 +3,14 @@
 Everything cheap is checked before anything slow. Heavy imports wait until they are needed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcl_jax.commands.flags import Common, OnDevices, OnFeatures
+from pcl_jax.commands.flags import Common, Experiment, OnDevices, OnFeatures
+from pcl_jax.corpora.utterance import CorpusError
 
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
@@ -21,14 +23,22 @@ if TYPE_CHECKING:
     from pcl_jax.views.view import View
 
 
+SHOWN_REASONS = 3
+"""Reasons that a command shows for utterances that are left out; `pcl corpus` shows all."""
+
+
 class UsageError(ValueError):
     """A command that cannot be meant: exit code 2."""
 
 
 def require_root(command: Common) -> None:
-    """Raise UsageError unless the command says where its corpus lies."""
-    if command.corpus != "demo" and command.root is None:
+    """Raise UsageError or CorpusError unless the command says where its corpus lies, and that exists."""
+    if command.corpus == "demo":
+        return
+    if command.root is None:
         raise UsageError(f"--corpus {command.corpus} needs --root: the folder of the corpus, or the table")
+    if not command.root.exists():
+        raise CorpusError(f"--root {command.root} does not exist")
 
 
 def read_corpus(command: Common) -> "Corpus":
@@ -48,12 +58,38 @@ def read_corpus(command: Common) -> "Corpus":
     return read(command.corpus, command.root, targets=targets)
 
 
+def read_usable(command: OnFeatures) -> "Corpus":
+    """Read the corpus of a command that computes or trains; deal with utterances that it claims and lacks.
+
+    Raises:
+        UsageError: as `read_corpus`.
+        CorpusError: the corpus cannot be read, or utterances are left out and `--on-bad-audio` is "error".
+    """
+    from pcl_jax.commands import terminal
+
+    corpus = read_corpus(command)
+    count, reasons = corpus.left_out.count, corpus.left_out.lines
+    if not count:
+        return corpus
+    shown = "; ".join(reasons[:SHOWN_REASONS]) + (" ..." if len(reasons) > SHOWN_REASONS else "")
+    line = f"{count} of {count + len(corpus.utterances)} utterances are left out: {shown}"
+    if command.on_bad_audio == "error":
+        raise CorpusError(
+            f"{line} (`pcl corpus` lists all; mend them, or pass --on-bad-audio skip to go on without)"
+        )
+    terminal.err.print(line, markup=False, highlight=False)
+    return corpus
+
+
 def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]":
     """Return the views of these names, or the default ones, with the command's parameters."""
     from pcl_jax.commands import terminal
     from pcl_jax.views.catalogue import catalogue, choose
 
     require_root(command)
+    for name in names:
+        if not re.fullmatch(r"[\w-]+(=.+)?", name):
+            raise UsageError(f"--views {name}: a name has letters, digits, _ and - only")
     checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
@@ -72,7 +108,7 @@ def extract_features(
     """Compute the features that are missing, with a progress bar.
 
     Raises:
-        UsageError: features are missing, and several processes train as one.
+        UsageError: features are missing, and several processes train as one or only a table is wanted.
     """
     import jax
 
@@ -85,6 +121,11 @@ def extract_features(
     keep_compiled_programs()
 
     def announce(plan: "Plan") -> None:
+        if isinstance(command, Experiment) and command.table_only:
+            raise UsageError(
+                f"features of {plan.utterances} utterances are missing: nothing was run on all of them yet, "
+                "and --table-only runs nothing"
+            )
         if jax.process_count() > 1:
             raise UsageError(
                 f"features of {plan.utterances} utterances are missing; several processes train on features "
@@ -136,10 +177,12 @@ def open_runner(
 
     if command.processes:
         join_processes(command)
+    if command.devices is not None and not 1 <= command.devices <= jax.device_count():
+        raise UsageError(f"--devices {command.devices}: this machine has {jax.device_count()}")
     if command.precision != "float32" and jax.default_backend() == "cpu":
         raise UsageError(f"--precision {command.precision} is for accelerators: a CPU computes float32")
     views = choose_views(command, names)
-    corpus, stores, skipped = _with_features(command, views, read_corpus(command))
+    corpus, stores, skipped = _with_features(command, views, read_usable(command))
     extra = {}
     for word in extra_corpora:
         added, added_stores, _ = _with_features(command, views, _read_extra(word))
@@ -160,7 +203,7 @@ def open_runner(
 
 
 def _read_extra(word: str) -> "Corpus":
-    from pcl_jax.corpora import CorpusError, read
+    from pcl_jax.corpora import read
 
     name, _, root = word.partition("=")
     try:
@@ -172,7 +215,14 @@ def _read_extra(word: str) -> "Corpus":
 def _with_features(
     command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus"
 ) -> "tuple[Corpus, Mapping[str, Store], dict[str, str]]":
-    """Return the utterances of a corpus that have features, the stores, and why others have none."""
+    """Return the utterances of a corpus that have features, the stores, and why others have none.
+
+    Raises:
+        CorpusError: one recording belongs to two sessions, or to two speakers.
+    """
+    from pcl_jax.corpora import leakage
+
+    leakage.check(corpus.utterances)
     extraction = extract_features(command, views, corpus)
     utterances = tuple(u for u in corpus.utterances if u.id not in extraction.skipped)
     skipped = {id: str(error) for id, error in extraction.skipped.items()}

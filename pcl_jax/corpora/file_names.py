@@ -1,11 +1,11 @@
 """Reader of corpora whose labels are part of the file names, given a parser of names."""
 
+import filecmp
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcl_jax import audio
 from pcl_jax.corpora.grouping import group_speakers
 from pcl_jax.corpora.headers import SUFFIXES, audio_files, audio_problems, measure
 from pcl_jax.corpora.targets import Targets
@@ -98,37 +98,44 @@ def _choose(
     """Pick one file of each utterance; report the others."""
     chosen: list[Path] = []
     remarks: list[Problem] = []
-    contested: list[tuple[Path, Path]] = []
     formats: list[tuple[Path, Path]] = []
+    contested: list[tuple[Path, Path]] = []
 
-    def ranks(path: Path) -> tuple[int, int]:
-        return preference.rank(path.relative_to(root)) or 0, SUFFIXES.index(path.suffix.lower())
+    def rank(path: Path) -> int:
+        return preference.rank(path.relative_to(root)) or 0
+
+    def format_rank(path: Path) -> int:
+        return SUFFIXES.index(path.suffix.lower())
 
     for paths in candidates.values():
-        first, *others = sorted(paths, key=lambda path: (ranks(path), path))
+        first, *others = sorted(paths, key=lambda path: (rank(path), format_rank(path), path))
         chosen.append(first)
-        same = [path for path in others if ranks(path) == ranks(first)]
-        digests = audio.file_digests([first, *same], workers=1) if same else {}
         for path in others:
-            if path not in same:
-                if ranks(path)[0] == ranks(first)[0]:
-                    formats.append((path, first))
-                    continue
+            if rank(path) != rank(first):
                 message = f"{path}: the utterance of {first}, ignored; {preference.reason}"
                 remarks.append(Problem("duplicate_id", str(path), message))
-            elif digests[path] == digests[first]:
+            elif format_rank(path) != format_rank(first):
+                formats.append((first, path))
+            elif _same_content(first, path):
                 message = f"{path}: same name and content as {first}, ignored; delete one of them"
                 remarks.append(Problem("duplicate_id", str(path), message))
             else:
                 contested.append((first, path))
     if contested:
-        first, second = contested[0]
+        first, path = contested[0]
         raise CorpusError(
-            f"{first} and {second} have one name and different contents, as have {len(contested) - 1} more "
+            f"{first} and {path} have one name and different contents, as have {len(contested) - 1} more "
             "pairs: which is the corpus? give one of the folders as --root, or remove the other"
         )
     if formats and not preference.formats:
-        path, first = formats[0]
+        first, path = formats[0]
         message = f"{len(formats)} files are ignored, as the same recording is there in a preferred format"
         remarks.append(Problem("other_format", str(path), f"{message}: {path} beside {first}"))
     return chosen, remarks
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    try:
+        return filecmp.cmp(first, second, shallow=False)
+    except OSError:  # a link to a file that is gone
+        return False

@@ -58,8 +58,8 @@ def walk(root: Path) -> list[Path]:
 def measure(paths: Iterable[Path]) -> tuple[dict[Path, float], dict[Path, AudioError]]:
     """Return the duration in seconds of every usable file, and the fault of every other one.
 
-    Where headers say how long a file is only they are read, so it may still turn out to be damaged when it
-    is decoded.
+    Only headers are read, where they hold the length. So a file may still turn out to be damaged when it is
+    decoded.
     """
 
     def duration(path: Path) -> float | AudioError:

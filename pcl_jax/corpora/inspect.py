@@ -44,6 +44,8 @@ class Inspection:
     """Utterances of "target", "all" and "out_of_distribution"."""
     duration_s: Mapping[str, float]
     """Durations in seconds, by quantile ("0.5")."""
+    left_out: int
+    """Number of utterances that the data claim and the corpus lacks."""
     problems: tuple[Problem, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def inspect(corpus: Corpus) -> Inspection:
         speakers={s: tuple(sorted({u.speaker for u in utterances if u.session == s})) for s in sessions},
         subsets={name: len(corpus.subset(name)) for name in ("target", "all", "out_of_distribution")},
         duration_s=_quantiles([u.duration_s for u in utterances]),
+        left_out=corpus.left_out.count,
         problems=problems,
     )
 
@@ -133,7 +136,8 @@ def _problem_lines(inspection: Inspection) -> Iterable[str]:
     kinds = Counter(problem.kind for problem in inspection.problems)
     for kind, count in kinds.items():
         same_kind = [problem for problem in inspection.problems if problem.kind == kind]
-        yield f"{kind} ({count:,}):"
+        lost = sum(problem.lost for problem in same_kind)
+        yield f"{kind} ({count:,}" + (f", {lost:,} utterances left out):" if lost else "):")
         for problem in same_kind[:_SHOWN_PER_KIND]:
             yield f"  {'FATAL: ' if problem.fatal else ''}{problem.message}"
         if count > _SHOWN_PER_KIND:

@@ -24,8 +24,8 @@ TARGETS: Targets = {**FOUR, "neutral": ("neutral", "calm")}
 GENDERS = {f"{actor:02d}": "male" if actor % 2 else "female" for actor in range(1, 25)}
 
 PREFERENCE = Preference(
-    rank=lambda path: int(not path.name.startswith("03")),
-    reason="modality 03 (audio only) is preferred to the sound track of a video (01)",
+    rank=lambda path: {"03": 0, "01": 1}.get(path.name[:2]),
+    reason="modality 03 (audio only) is preferred to the sound track of a video (01); no other is speech",
     utterance=lambda stem: stem.partition("-")[2],
 )
 

@@ -79,7 +79,7 @@ def _match(root: Path, header: Sequence[str]) -> dict[str, int]:
                 "else to a name that is not similar"
             )
         if name in _REQUIRED:
-            separator = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+            separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
             remedy = f"save it with commas, not {separator!r}" if separator else _REQUIRED[name]
             places = (f" {known}", "") if name == "file" else ("", f" {known}")
             raise CorpusError(f"{root} has no column {name!r}{places[0]}; {remedy}{places[1]}")
@@ -100,7 +100,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
     width = None
     try:
         for cells in reader:
-            if not cells:  # a blank line
+            if not any(map(str.strip, cells)):  # a blank line, or a blank row of a spreadsheet
                 continue
             if width is None:
                 if _breaks_lines(cells):
@@ -123,7 +123,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more rows" if len(faults) > 5 else "")
         raise CorpusError(f"{root}: {shown}. Put cells with commas in quotes, and remove stray quotes")
-    rows = [{name: cells[place] for name, place in places.items()} for cells in records]
+    rows: list[Row] = [{name: cells[place] for name, place in places.items()} for cells in records]
     return list(places), rows
 
 
@@ -136,19 +136,21 @@ def _parquet(root: Path) -> tuple[list[str], list[Row]]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    columns: dict[str, list[Any]] = {}
     try:
         table = parquet.read_table(root)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        for name, place in _match(root, table.column_names).items():
+            column = table.column(place)
+            if pa.types.is_duration(column.type):
+                nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64()).to_pylist()
+                columns[name] = [None if value is None else value / 1e9 for value in nanoseconds]
+            else:
+                columns[name] = column.to_pylist()
+    except CorpusError:
+        raise
+    except Exception as error:  # a damaged file raises more than ArrowException: UnicodeDecodeError, OSError
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CorpusError(f"{root} is no Parquet table ({reason}); write it again") from error
-    columns: dict[str, list[Any]] = {}
-    for name, place in _match(root, table.column_names).items():
-        column = table.column(place)
-        if pa.types.is_duration(column.type):
-            nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64()).to_pylist()
-            columns[name] = [None if value is None else value / 1e9 for value in nanoseconds]
-        else:
-            columns[name] = column.to_pylist()
     rows: list[Row] = [
         dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)
     ]

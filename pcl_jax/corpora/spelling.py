@@ -7,10 +7,10 @@ from unicodedata import category, normalize
 
 
 def tidy(text: str) -> str:
-    """Return a name in Unicode's composed form (NFC), with single spaces between its words.
+    r"""Return a name in Unicode's composed form (NFC), with single spaces between its words.
 
     Example:
-        >>> tidy("  Zoe\\u0308  B ") == "Zo\\u00eb B"
+        >>> tidy("  Zoe\u0308  B ") == "Zo\u00eb B"
         True
     """
     return normalize("NFC", " ".join(text.split()))
@@ -23,8 +23,9 @@ def key(name: str) -> str:
         >>> key("Spk007") == key("spk7"), key("spk70") == key("spk7")
         (True, False)
     """
-    visible = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
-    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", tidy(visible).casefold()))
+    if not name.isascii():
+        name = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", tidy(name).casefold()))
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:

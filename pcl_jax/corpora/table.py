@@ -10,11 +10,9 @@ from unicodedata import normalize
 
 from pcl_jax.corpora.grouping import SESSIONS, group_speakers
 from pcl_jax.corpora.headers import audio_problems, measure
-from pcl_jax.corpora.rows import COLUMNS, Row, read_rows
+from pcl_jax.corpora.rows import Row, read_rows
 from pcl_jax.corpora.spelling import lookalikes, tidy
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
-
-__all__ = ["COLUMNS", "read", "seconds"]
 
 _BLANK = {"", "nat", "nan", "none", "null", "<na>"}
 # pandas writes "0 days 00:00:01.500000", people write "00:00:01.5" or "0:01.5".
@@ -159,8 +157,9 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
 
 
 def _find(folder: Path, file: str) -> Path:
-    """Return the path of a file, in the Unicode form in which its folder has it."""
-    spellings = [folder / form for form in (file, normalize("NFC", file), normalize("NFD", file))]
+    """Return the path of a file, as its folder spells it: Unicode has two forms, Windows the backslash."""
+    forms = (file, normalize("NFC", file), normalize("NFD", file), file.replace("\\", "/"))
+    spellings = [folder / form for form in forms]
     return next((path for path in spellings if _exists(path)), spellings[0])
 
 
@@ -184,13 +183,14 @@ def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[s
     found = []
     names = {
         "speaker": [s.speaker for s in segments],
+        "session": [s.session for s in segments],
         "emotion": [s.emotion for s in segments if s.emotion is not None],
         "id": [s.id for s in segments],
     }
     for column, values in names.items():
         for group in lookalikes(values):
             listed = ", ".join(map(repr, group))
-            message = f"{root.name}: {column} {listed} differ in case or leading zeros alone"
+            message = f"{root.name}: the {column}s {listed} differ in case or leading zeros alone"
             apart = column == "speaker" and len({sessions[s.id] for s in segments if s.speaker in group}) > 1
             if apart:
                 message += ", and are in different sessions"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pcl_jax.corpora.spelling import tidy
 from pcl_jax.corpora.utterance import Corpus, CorpusError
 
 Targets = Mapping[str, tuple[str, ...]]
@@ -23,8 +24,8 @@ def parse_targets(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """
     targets: dict[str, tuple[str, ...]] = {}
     for word in words:
-        name, equals, merged = (part.strip() for part in word.partition("="))
-        emotions = tuple(part.strip() for part in merged.split("+")) if equals else (name,)
+        name, equals, merged = map(tidy, word.partition("="))
+        emotions = tuple(map(tidy, merged.split("+"))) if equals else (name,)
         if not name or not all(emotions):
             raise CorpusError(f"--targets {word!r} has an empty name; write CLASS or CLASS=EMOTION+EMOTION")
         if name in targets:

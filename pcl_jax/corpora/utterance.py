@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pcl_jax.audio import one_line
 from pcl_jax.config import SubsetName
@@ -61,10 +60,12 @@ class Problem:
         object.__setattr__(self, "message", one_line(self.message))
 
 
-class LeftOut(NamedTuple):
+@dataclass(frozen=True)
+class LeftOut:
     """Utterances that the data claim and the corpus lacks."""
 
     count: int
+    """Number of utterances."""
     lines: tuple[str, ...]
     """Reasons, one line each; a line may stand for several utterances of one file."""
 

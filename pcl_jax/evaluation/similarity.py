@@ -21,7 +21,12 @@ def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
     different directions for $h_i$, and fails if the first argument has the greater rank.
 
     Independent random data score well above zero, the higher the fewer utterances: about 0.295 for
-    n = 1085 and 128 against 128 dimensions. Always report this baseline next to the score.
+    n = 1085 and 128 against 128 dimensions. Always report this baseline next to the score, for random data of
+    the same ranks (see `rank`).
+
+    Where the ranks sum to more than n - 1, some canonical correlations are 1 for any data: 84 of 128 for
+    128 against 128 dimensions and n = 173. Such a score says more about n than about the data, so it is
+    refused. `linear_cka` has no such limit.
 
     Args:
         x: Representations of n utterances, `[n, d1]`.
@@ -31,9 +36,8 @@ def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
         A score in [0, 1].
 
     Raises:
-        ValueError: If the numbers of utterances differ, if there are no more utterances than dimensions
-            (any two spaces then correlate perfectly), if a value is not finite, or if an argument is
-            constant.
+        ValueError: If the numbers of utterances differ, if the ranks of `x` and `y` sum to more than n - 1,
+            if a value is not finite, or if an argument is constant.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(50, 3))
@@ -44,29 +48,62 @@ def pwcca(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:
         Morcos, Raghu and Bengio, Insights on representational similarity in neural networks with canonical
         correlation, NeurIPS 2018, section 3.
     """
-    bases, centred = [], []
-    for name, array in (("x", x), ("y", y)):
-        a = np.asarray(array, np.float64)
-        if len(a) != len(x):
-            raise ValueError(
-                f"x has {len(x)} utterances, y has {len(y)}; pass the same utterances in the same order"
-            )
-        if not np.isfinite(a).all():
-            raise ValueError(f"{name} holds values that are not finite")
-        a = a - a.mean(axis=0)
-        u, s, _ = np.linalg.svd(a, full_matrices=False)
-        rank = int((s > RANK_TOLERANCE * s[0]).sum()) if s.size and s[0] > 0 else 0
-        if not 0 < rank < len(a) - 1:
-            raise ValueError(
-                f"{name} has rank {rank} for {len(a)} utterances: rank 0 is a constant, and {len(a) - 1} or "
-                "more correlates perfectly with any data; use more utterances or fewer dimensions"
-            )
-        bases.append(u[:, :rank])
-        centred.append(a)
-    left, correlations, _ = np.linalg.svd(bases[0].T @ bases[1], full_matrices=False)
-    variates = bases[0] @ left
-    weights = np.abs(variates.T @ centred[0]).sum(axis=1)
+    if len(x) != len(y):
+        raise ValueError(
+            f"x has {len(x)} utterances, y has {len(y)}; pass the same utterances in the same order"
+        )
+    centred, basis_x = _centre_and_span(x, "x")
+    _, basis_y = _centre_and_span(y, "y")
+    ranks = basis_x.shape[1], basis_y.shape[1]
+    if not all(ranks):
+        raise ValueError(f"{'x' if not ranks[0] else 'y'} is constant (rank 0); PWCCA is undefined")
+    # In n - 1 centred dimensions, two spaces share at least this many directions.
+    forced = sum(ranks) - (len(x) - 1)
+    if forced > 0:
+        raise ValueError(
+            f"x has rank {ranks[0]} and y rank {ranks[1]} for {len(x)} utterances: "
+            f"{min(forced, *ranks)} of the {min(ranks)} correlations are 1 for any data; "
+            "use more utterances or fewer dimensions"
+        )
+    left, correlations, _ = np.linalg.svd(basis_x.T @ basis_y, full_matrices=False)
+    variates = basis_x @ left
+    weights = np.abs(variates.T @ centred).sum(axis=1)
     return float(weights @ np.minimum(correlations, 1) / weights.sum())
+
+
+def rank(x: Float[Array, "n d"]) -> int:
+    """Compute the rank of centred representations, as `pwcca` counts it.
+
+    A random baseline for `pwcca` needs the same ranks as the data: networks with ReLU units have dead and
+    dependent ones, so the rank is often less than the number of dimensions.
+
+    Args:
+        x: Representations of n utterances, `[n, d]`.
+
+    Returns:
+        The number of singular values above `RANK_TOLERANCE` times the largest; 0 for constant `x`.
+
+    Raises:
+        ValueError: If a value is not finite.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(50, 3))
+        >>> rank(np.concatenate([x, x[:, :1], np.zeros((50, 2))], axis=1))
+        3
+    """
+    return _centre_and_span(x, "x")[1].shape[1]
+
+
+def _centre_and_span(
+    x: Float[Array, "n d"], name: str
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n rank"]]:
+    """Centre the columns in float64; return them and an orthonormal basis of their span."""
+    centred = np.asarray(x, np.float64)
+    if not np.isfinite(centred).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    centred = centred - centred.mean(axis=0)
+    basis, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    return centred, basis[:, : np.count_nonzero(sizes > RANK_TOLERANCE * sizes[:1])]
 
 
 def linear_cka(x: Float[Array, "n d1"], y: Float[Array, "n2 d2"]) -> float:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.features.store import Store, StoreError
+from pcl_jax.features.store import Store, StoreError, replacing
 from pcl_jax.views import egemaps
 
 
@@ -78,7 +78,6 @@ def _time(nanoseconds: int | None) -> str:
 
 
 def _write(to: Path, columns: Mapping[str, Any]) -> None:
-    table = pa.table(dict(columns))
-    temporary = to.with_name(f".{to.name}")
-    (parquet.write_table if to.suffix == ".parquet" else csv.write_csv)(table, temporary)
-    temporary.rename(to)
+    write = parquet.write_table if to.suffix == ".parquet" else csv.write_csv
+    with replacing(to) as file:
+        write(pa.table(dict(columns)), file)

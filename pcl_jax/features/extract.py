@@ -18,7 +18,7 @@ from pcl_jax.audio import AudioError, AudioErrors
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.features import store
 from pcl_jax.features.store import Row, Shard, Store, StoreError, Writer
-from pcl_jax.features.workers import Task, compute, compute_all
+from pcl_jax.features.workers import Task, compute, compute_all, run_view
 from pcl_jax.views.view import View
 
 PART_ROWS = 1024
@@ -28,7 +28,7 @@ PART_S = 10.0
 ROOM = 2**24
 """Bytes to leave free on the disk."""
 SAMPLED_FROM_S = 600.0
-"""Audio from which on the time is estimated beforehand, by computing `SAMPLES` utterances."""
+"""Duration from which on the time is estimated first, by computing `SAMPLES` utterances."""
 SAMPLES = 4
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -116,7 +116,7 @@ def extract(
         WorkerError: A view failed, or a worker process died.
     """
     start = time.monotonic()
-    workers = workers or os.cpu_count() or 1
+    workers = workers or len(os.sched_getaffinity(0))
     places = {view.name: store.place(features, corpus.name, view.name, view.describe()) for view in views}
     utterances = corpus.utterances
     if shard is not None:
@@ -186,12 +186,13 @@ def _estimate(
     began = time.perf_counter()
     computed = [compute(task) for task in tasks]
     seconds = (time.perf_counter() - began) / SAMPLES * len(todo) / workers
+    readable = [result.utterance for result in computed if result.error is None]
     waveforms = [result.waveform for result in computed if result.error is None]
     for view in wanted:
         if view.device_batch is not None and waveforms:
-            view.features(waveforms)  # compiles
+            run_view(view, readable, waveforms)  # compiles
             began = time.perf_counter()
-            view.features(waveforms)
+            run_view(view, readable, waveforms)
             seconds += (time.perf_counter() - began) / len(waveforms) * len(missing[view.name])
     return seconds
 
@@ -253,7 +254,7 @@ def _compute(
             for view in views:
                 awaits = view.device_batch is not None and result.utterance.id in missing[view.name]
                 if awaits and result.error is None:
-                    sinks[view.name].add_waveform(result.utterance.id, result.waveform)
+                    sinks[view.name].add_waveform(result.utterance, result.waveform)
             if progress is not None:
                 progress(done, len(tasks), "extracting " + ", ".join(sinks))
     return bad
@@ -267,7 +268,7 @@ class _Sink:
         self.writer = Writer(place, view.name, view.describe(), shard=shard)
         self.rows: list[Row] = []
         self.bytes = 0
-        self.waiting: list[tuple[str, np.ndarray]] = []
+        self.waiting: list[tuple[Utterance, np.ndarray]] = []
         self.written = 0
         self.since = time.monotonic()
 
@@ -288,17 +289,17 @@ class _Sink:
         if due or len(self.rows) >= PART_ROWS or self.bytes >= PART_BYTES:
             self._flush()
 
-    def add_waveform(self, id: str, waveform: np.ndarray) -> None:
-        self.waiting.append((id, waveform))
+    def add_waveform(self, utterance: Utterance, waveform: np.ndarray) -> None:
+        self.waiting.append((utterance, waveform))
         if len(self.waiting) >= (self.view.device_batch or 1):
             self._run_device()
 
     def _run_device(self) -> None:
         waiting, self.waiting = self.waiting, []
         if waiting:
-            ids, waveforms = zip(*waiting, strict=True)
-            for id, values in zip(ids, self.view.features(waveforms), strict=True):
-                self.add(id, values)
+            utterances, waveforms = zip(*waiting, strict=True)
+            for utterance, values in zip(utterances, run_view(self.view, utterances, waveforms), strict=True):
+                self.add(utterance.id, values)
 
     def _flush(self) -> None:
         self.writer.write(self.rows)

@@ -31,7 +31,13 @@ class StoredFeatures:
 
 
 def stores(features: Path) -> list[StoredFeatures]:
-    """List all stores of a features folder, sorted by corpus and view."""
+    """List all stores of a features folder, sorted by corpus and view.
+
+    Raises:
+        StoreError: There is no such folder.
+    """
+    if not features.is_dir():
+        raise StoreError(f"{features} is no folder, so there are no features: check --features")
     found = []
     for folder in sorted(features.glob("*/*-*")):
         view, _, digest = folder.name.rpartition("-")

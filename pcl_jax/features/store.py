@@ -1,8 +1,8 @@
 """The feature store: ragged, memory-mapped, content-addressed.
 
-One folder per corpus and view, `<features>/<corpus>/<view>-<digest>/`; the digest names everything
-that changes a value, so other parameters are another folder and never a silent mix. In it
-`part-00000.arrow, ...`: Arrow IPC files of one record batch, a row per utterance,
+There is one folder per corpus and view, `<features>/<corpus>/<view>-<digest>/`. The digest covers everything
+that changes a value, so features of different parameters never share a folder. The folder holds
+`part-00000.arrow, ...`: Arrow IPC files of one record batch, with a row per utterance,
 
     id     string              unique in its corpus
     audio  string              sha256 of the file's bytes, start and end
@@ -11,8 +11,8 @@ that changes a value, so other parameters are another folder and never a silent 
     values large_list<float>   float16 or float32, C order
 
 and the view's description in the schema's metadata. Parts are written under a temporary name, synced
-and renamed, so a part is whole or it is not there. A row of a later part replaces an earlier one.
-Processes that share out a corpus write `part-00000-3of8.arrow`, each its own; merging is only listing.
+and renamed, so a part is whole or it does not exist. A row of a later part replaces an earlier one.
+Processes that share a corpus write parts of different names, `part-00000-3of8.arrow`: no merge is needed.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
@@ -194,7 +195,7 @@ class _Part:
         except (pa.ArrowException, OSError, KeyError, IndexError) as error:
             raise StoreError(
                 f"{path}: truncated or damaged ({_first_line(error)}); delete this file and extract again: "
-                "only its rows are computed anew"
+                "only its rows are computed again"
             ) from error
 
     def verify(self) -> list[str]:
@@ -275,21 +276,14 @@ class Writer:
         # Above the numbers of all shares: of two rows of one id, the later part counts.
         number = 1 + max((_number(path) for path in self.folder.glob("part-*.arrow")), default=-1)
         target = self.folder / f"part-{number:05d}{self._share}.arrow"
-        temporary = self.folder / f".{target.name}"
         batch = _batch(rows, self._dtype, self._metadata)
         try:
-            with temporary.open("wb") as file:
-                with pa.ipc.new_file(file, batch.schema) as writer:
-                    writer.write_batch(batch)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(target)
-            _sync_folder(self.folder)
+            with replacing(target) as file, pa.ipc.new_file(file, batch.schema) as writer:
+                writer.write_batch(batch)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StoreError(
                 f"{target}: cannot be written ({error.strerror or error}); the parts before it are safe: "
-                "make room or mend the folder and run again"
+                "make room or repair the folder and run again"
             ) from error
         return target
 
@@ -336,12 +330,31 @@ def _batch(rows: Sequence[Row], dtype: np.dtype, metadata: Mapping[str, Any]) ->
     )
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that becomes `target` when it is whole and on the disk; after an error it is removed.
+
+    The file is synced before it gets its name, and the folder after: `target` is whole or as it was before,
+    also after a power failure.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except Exception:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ This module is apart from `extract` so that a worker process loads neither jax n
 
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,23 +56,51 @@ class Computed(NamedTuple):
 def compute(task: Task) -> Computed:
     """Decode an utterance once and compute every view.
 
+    Returns:
+        The features, or the `AudioError`: every exception while reading becomes one.
+
     Raises:
         WorkerError: A view failed on audio that can be read.
     """
+    utterance = task.utterance
     try:
-        utterance = task.utterance
-        waveform = audio.read(utterance.path, start_s=utterance.start_s, end_s=utterance.end_s)
+        waveform = _read(utterance)
     except AudioError as error:
-        return Computed(task.utterance, {}, np.zeros(0, np.float32), error)
-    features = {}
-    for view in task.views:
-        try:
-            (features[view.name],) = view.features([waveform])
-        except Exception as error:
-            raise WorkerError(f"view {view.name!r} fails on {task.utterance.path}: {error!r}") from error
+        return Computed(utterance, {}, np.zeros(0, np.float32), error)
+    features = {view.name: run_view(view, [utterance], [waveform])[0] for view in task.views}
     # A copy: a slice of an hour keeps the hour in memory.
     start = waveform[: round(min(task.waveform_s, len(waveform)) * audio.SAMPLING_RATE)].copy()
-    return Computed(task.utterance, features, start, None)
+    return Computed(utterance, features, start, None)
+
+
+def run_view(view: Any, utterances: Sequence[Utterance], waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Compute the features of utterances in one call of a view.
+
+    Raises:
+        WorkerError: The view failed; names the view and the file, found by trying each alone.
+    """
+    try:
+        found = view.features(waveforms)
+        if len(found) != len(waveforms):
+            raise ValueError(f"{len(waveforms)} waveforms give {len(found)} features")
+        return found
+    except Exception as error:
+        place = f"a batch of {len(utterances)} utterances that begins with {utterances[0].path}"
+        if len(utterances) == 1:
+            place = str(utterances[0].path)
+        else:
+            for utterance, waveform in zip(utterances, waveforms, strict=True):
+                run_view(view, [utterance], [waveform])
+        raise WorkerError(f"view {view.name!r} fails on {place}: {error!r}") from error
+
+
+def _read(utterance: Utterance) -> audio.Waveform:
+    try:
+        return audio.read(utterance.path, start_s=utterance.start_s, end_s=utterance.end_s)
+    except AudioError:
+        raise
+    except Exception as error:  # a decoder may raise anything: NumPy's "array is too big", for example
+        raise AudioError(utterance.path, "unreadable", f"cannot be decoded ({error!r})") from error
 
 
 def compute_all(tasks: Sequence[Task], workers: int) -> Generator[Computed, None, None]:
@@ -80,28 +110,63 @@ def compute_all(tasks: Sequence[Task], workers: int) -> Generator[Computed, None
     They end when the iterator is exhausted or closed, and when this process is killed.
 
     Raises:
-        WorkerError: As `compute`; or a worker process died.
+        WorkerError: As `compute`; or a worker process died: names the file that it was at.
     """
     if workers == 1 or len(tasks) < FEW:
         yield from map(compute, tasks)
         return
-    with _one_thread_each():
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), _start_worker)
-        pending: deque[tuple[Task, Future[Computed]]] = deque()
+    with _one_thread_each(), tempfile.TemporaryDirectory(prefix="pcl-workers-") as notes:
+        pool = _pool(min(workers, len(tasks)), notes)
+        pending: deque[Future[Computed]] = deque()
         try:
-            for task in tasks:
-                pending.append((task, pool.submit(compute, task)))
+            for number, task in enumerate(tasks):
+                pending.append(pool.submit(_compute_noted, task, number))
                 if len(pending) >= _AHEAD * workers:
-                    yield pending.popleft()[1].result()
+                    yield pending.popleft().result()
             while pending:
-                yield pending.popleft()[1].result()
+                yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise WorkerError(
-                "a worker process died (killed, or out of memory?); what was written is safe: run again, "
-                "perhaps with fewer --workers"
-            ) from error
+            begun = sorted(int(note.read_text() or -1) for note in Path(notes).iterdir())
+            raise _died([tasks[number] for number in begun if number >= 0], notes) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(processes: int, notes: str) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (notes,))
+
+
+def _died(tasks: Sequence[Task], notes: str) -> WorkerError:
+    """Make the error of a worker process that died at one of these tasks: try each alone to find it."""
+    for task in tasks:
+        pool = _pool(1, notes)
+        try:
+            pool.submit(compute, task).result()
+        except BrokenProcessPool:
+            return WorkerError(
+                f"a worker process died at {task.utterance.path}, and dies there again: convert the file, or "
+                "remove it from the corpus; what was written is safe"
+            )
+        except WorkerError as error:
+            return error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    paths = ", ".join(str(task.utterance.path) for task in tasks) or "no file"
+    return WorkerError(
+        f"a worker process died (killed, or out of memory?) while they were at {paths}; each alone can be "
+        "computed. What was written is safe: run again, perhaps with fewer --workers"
+    )
+
+
+_note: Path
+"""The file in which this worker process notes the number of the task that it is at."""
+
+
+def _compute_noted(task: Task, number: int) -> Computed:
+    _note.write_text(str(number))
+    result = compute(task)
+    _note.write_text("")
+    return result
 
 
 @contextmanager
@@ -119,7 +184,9 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
+def _start_worker(notes: str) -> None:
+    global _note
+    _note = Path(notes) / str(os.getpid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     parent = parent_process()
     if parent is not None:

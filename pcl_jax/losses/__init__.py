@@ -1,8 +1,8 @@
-"""Contrastive losses over K views: stable, memory-bounded, exact across devices.
+"""Contrastive losses over k views: stable, memory-bounded, exact across devices.
 
 A library of its own: it needs `jax` (and `jaxtyping`), and no other part of `pcl_jax`. Every function runs
-under `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`. An input that is not
-finite gives NaN.
+under `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`. Rows that are not finite
+give NaN, unless a mask says that they are absent.
 
 pairwise      nt_xent, pairwise_nt_xent, mean_directional_ce              Eq. (1)-(3)
 blocked       the same sums without n x n matrices

@@ -11,7 +11,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-Views = Mapping[str, Num[ArrayLike, "n d"]] | Sequence[Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
+NamedViews = Mapping[str, Num[ArrayLike, "n d"]]
+NumberedViews = Sequence[Num[ArrayLike, "n d"]] | Num[ArrayLike, "k n d"]
+Views = NamedViews | NumberedViews
 Mask = Bool[ArrayLike, " n"] | Bool[ArrayLike, "k n"]
 
 
@@ -22,8 +24,8 @@ def stack(views: Views) -> Float[Array, "k n d"]:
     insertion order would mean one thing outside a jitted function and another thing inside.
     """
     if isinstance(views, Mapping | Sequence):
-        names = sorted(views) if isinstance(views, Mapping) else range(len(views))
-        arrays = {name: at_least_float32(views[name]) for name in names}
+        items = sorted(views.items()) if isinstance(views, Mapping) else enumerate(views)
+        arrays = {name: at_least_float32(view) for name, view in items}
         shapes = {name: array.shape for name, array in arrays.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(

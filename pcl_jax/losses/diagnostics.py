@@ -6,18 +6,27 @@ row is not finite.
 
 from collections.abc import Mapping
 from functools import partial
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from .cosine import Mask, Views, broadcast_mask, normalise, stack
+from .cosine import Mask, NamedViews, NumberedViews, Views, broadcast_mask, normalise, stack
 
 # Number of anchors compared at a time, which bounds the memory at k^2 n times this.
 _ANCHORS = 256
 
 
+@overload
+def retrieval_accuracy(
+    views: NamedViews, k: int = ..., mask: Mask | None = ...
+) -> dict[tuple[str, str], Float[Array, ""]]: ...
+@overload
+def retrieval_accuracy(
+    views: NumberedViews, k: int = ..., mask: Mask | None = ...
+) -> Float[Array, "views views"]: ...
 def retrieval_accuracy(
     views: Views, k: int = 1, mask: Mask | None = None
 ) -> Float[Array, "views views"] | dict[tuple[str, str], Float[Array, ""]]:
@@ -84,6 +93,14 @@ def _retrieval_accuracy(z, k, mask):
     return jnp.where(finite[:, None] & finite[None], accuracy, jnp.nan)
 
 
+@overload
+def alignment(
+    views: NamedViews, *, alpha: float = ..., mask: Mask | None = ...
+) -> dict[tuple[str, str], Float[Array, ""]]: ...
+@overload
+def alignment(
+    views: NumberedViews, *, alpha: float = ..., mask: Mask | None = ...
+) -> Float[Array, "views views"]: ...
 def alignment(
     views: Views, *, alpha: float = 2.0, mask: Mask | None = None
 ) -> Float[Array, "views views"] | dict[tuple[str, str], Float[Array, ""]]:
@@ -137,6 +154,14 @@ def _alignment(z, alpha, mask):
     return total / jnp.sum(both, axis=2, dtype=z.dtype)
 
 
+@overload
+def uniformity(
+    views: NamedViews, *, scale: float = ..., mask: Mask | None = ...
+) -> dict[str, Float[Array, ""]]: ...
+@overload
+def uniformity(
+    views: NumberedViews, *, scale: float = ..., mask: Mask | None = ...
+) -> Float[Array, " views"]: ...
 def uniformity(
     views: Views, *, scale: float = 2.0, mask: Mask | None = None
 ) -> Float[Array, " views"] | dict[str, Float[Array, ""]]:

@@ -119,7 +119,7 @@ def pairwise_nt_xent(
 
     This is **4 times the mean of the k(k-1) directional cross-entropies** for every k, because the sum counts
     each pair twice and each term has both directions. Chance is 4 ln n. `mean_directional_ce` is the mean
-    itself. Adam is invariant to the factor.
+    itself. Adam is invariant to the factor, up to its epsilon.
 
     Differences from related losses:
 

@@ -71,11 +71,11 @@ class States:
         saved, fault = sorted(self._checkpointer.checkpoints, key=lambda state: state.step, reverse=True), ""
         for state in saved:
             try:
-                loaded = self._checkpointer.load(state.step, dict(enumerate_leaves(abstract)))
+                loaded = self._checkpointer.load(state.step, dict(_named_leaves(abstract)))
             except Exception as error:
                 fault = fault or str(error).splitlines()[0][:200]
                 continue
-            return jax.tree.unflatten(structure, [loaded[name] for name, _ in enumerate_leaves(leaves)])
+            return jax.tree.unflatten(structure, [loaded[name] for name, _ in _named_leaves(leaves)])
         if saved:
             raise CheckpointError(
                 f"{self._folder}: no training state can be read ({fault}); delete that folder to start again"
@@ -85,11 +85,11 @@ class States:
     def save(self, number: int, state: State) -> None:
         """Save in the background; the state is copied before this returns."""
         self._checkpointer.save_async(
-            number, dict(enumerate_leaves(jax.tree.leaves(state))), force=True, overwrite=True
+            number, dict(_named_leaves(jax.tree.leaves(state))), force=True, overwrite=True
         )
 
 
-def enumerate_leaves(leaves: list[Any]) -> list[tuple[str, Any]]:
+def _named_leaves(leaves: list[Any]) -> list[tuple[str, Any]]:
     return [(f"{index:05d}", leaf) for index, leaf in enumerate(leaves)]
 
 

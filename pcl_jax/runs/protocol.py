@@ -76,7 +76,7 @@ class Protocol:
     def data(self) -> str:
         """Digest of the data and of the version: runs that differ in it never share a table.
 
-        Settings are not in it, a record has those in full: `summary.sections` compares them.
+        Settings are not in it, a record has those in full: `experiments.sections` compares them.
         """
         return digest(TRAINING_VERSION, self.recordings, self.labels)
 

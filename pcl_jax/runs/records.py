@@ -20,7 +20,6 @@ from typing import Any
 import jax
 
 from pcl_jax.arrays import flatten
-from pcl_jax.config import TRAINING_VERSION
 
 FILE = "records.jsonl"
 Row = Mapping[str, Any]
@@ -29,21 +28,21 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A finished run: what was asked, what came out, and what would make it come out again."""
+    """Record of a finished run: the question, the answer, and what it takes to get it again."""
 
     experiment: str
-    """What it was run for: "pretrain", "finetune", "compare", "sparse_labels"."""
+    """Purpose of the run: "pretrain", "finetune", "sparse_labels"."""
     corpus: str
     synthetic: bool
-    """The demo corpus; no result on it says anything of speech."""
+    """Whether this is the demo corpus; no result on it says anything about people."""
     fold: int
-    """The test session."""
+    """Test session."""
     view: str
-    """For pre-training: all views, joined by "+"."""
+    """Name of the view; of a pre-training all views, joined by "+"."""
     title: str
-    """The view as tables name it: a speech model with its checkpoint."""
+    """Name of the view in tables: a speech model with its checkpoint."""
     views: tuple[str, ...]
-    """The views of the pre-training; () for a supervised run."""
+    """Views of the pre-training; () for a supervised run."""
     method: str
     """"supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining", or the
     experiment that measured ("alignment")."""
@@ -55,33 +54,32 @@ class Record:
     n_labelled: int = 0
     repeat: int = 0
     temperature: float | None = None
-    """Of the pre-training."""
+    """Temperature of the pre-training."""
     pretrained_on: str | None = None
-    """What the pre-training saw: a `config.SubsetName` of its sessions, at most how many of them, and other
-    corpora, as `Study.pretrained_on` puts it; None for a supervised run."""
+    """Utterances that the pre-training saw, as `runner.pretrained_on` puts it; None for a supervised run."""
     n_pretrained: int = 0
-    """Utterances that it saw."""
+    """Number of these utterances."""
     seed: int
     uar: float | None = None
-    """Of the test session, over the corpus's classes; None for pre-training."""
+    """UAR of the test session, over the corpus's classes; None for pre-training."""
     wa: float | None = None
     recall: tuple[float, ...] | None = None
-    """Per class, in class order."""
+    """Recall of each class, in class order."""
     confusion: tuple[tuple[int, ...], ...] | None = None
     """Counts of the test session: truth, prediction."""
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     """Utterances of each class in the whole corpus."""
     utterances: int
-    """In the whole corpus, labelled or not."""
+    """Number of utterances in the whole corpus, labelled or not."""
     normalise: str
-    """Whose statistics scale mel and eGeMAPS (`config.Settings`)."""
+    """Statistics that scale mel and eGeMAPS (`config.Settings`)."""
     values: Mapping[str, float | None] | None = None
-    """What alignment and embeddings measure, by name."""
+    """Measurements of an experiment, by name."""
     validation_uar: float | None = None
     validation_wa: float | None = None
     validation_loss: float | None = None
-    """Of the kept epoch of a pre-training, Eq. (3), nats."""
+    """Validation loss of the kept epoch of a pre-training, in nats."""
     epochs: int = 0
     best_epoch: int = 0
     seconds: float
@@ -100,11 +98,11 @@ class Record:
     label_digest: str
     """Digest of the class of each utterance and of the names of the classes."""
     skipped: int = 0
-    """Utterances that were left out on request, because their audio is bad."""
+    """Utterances that the data claim and that were left out on request: their audio is missing or bad."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str
-    """The run's folder, below the runs folder."""
+    """Folder of the run, below the runs folder."""
     versions: Mapping[str, str]
     device: str
 
@@ -113,7 +111,7 @@ class Record:
 def versions() -> dict[str, str]:
     """Return the versions of all that makes a number; with the commit where the code is a checkout."""
     names = ("pcl-jax", "jax", "flax", "optax", "numpy", "librosa", "opensmile", "scikit-learn")
-    found = {"python": platform.python_version(), "training": str(TRAINING_VERSION)}
+    found = {"python": platform.python_version()}
     return found | {name: version(name) for name in names} | _commit()
 
 
@@ -131,12 +129,12 @@ def _commit() -> dict[str, str]:
 
 
 def device() -> str:
-    """Kind and number of the devices, as "cpu x 1"."""
+    """Return kind and number of the devices, as "cpu x 1"."""
     return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
 
 
 def params_digest(params: Mapping[str, Any]) -> str:
-    """sha256 over names, shapes, types and bytes, in the order of the names."""
+    """Return the sha256 over names, shapes, types and bytes, in the order of the names."""
     sha = hashlib.sha256()
     for name, value in flatten(params).items():
         sha.update(f"{name} {value.shape} {value.dtype}\n".encode())

@@ -89,12 +89,13 @@ class Runner:
     def data(self, spec: Spec) -> FoldData:
         """Load the features that a run reads."""
         names, settings = views_of(spec), spec.settings
+        encoders = {name: self._encoder(name, settings) for name in names}
         extra = spec.extra_corpora if isinstance(spec, Pretrain) else ()
         return self.loader.load(
             spec.fold,
             names,
             normalise={name: settings.normalise for name in names if self.views[name].normalised},
-            fixed_lengths=fixed_lengths({name: self._encoder(name, settings) for name in names}),
+            fixed_lengths=fixed_lengths(encoders),
             extra_corpora=[self.extra_corpora[name] for name in extra],
         )
 
@@ -425,7 +426,7 @@ class Runner:
                 "classes": self.corpus.classes,
                 "counts": tuple(map(labels.count, range(len(self.corpus.classes)))),
                 "utterances": len(labels),
-                "skipped": len(self.skipped),
+                "skipped": len(self.skipped) + self.corpus.left_out.count,
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
                 "protocol": self.protocol.data,

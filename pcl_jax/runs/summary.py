@@ -3,7 +3,6 @@
 Cells are keyed by values, never by the texts that a table shows.
 """
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
@@ -95,41 +94,6 @@ def views(rows: Iterable[Row]) -> list[str]:
     return sorted({row["title"] for row in rows})
 
 
-VARIED = ("temperature", "subset", "utterances")
-"""Settings of pre-training that experiments vary within one section."""
-
-
-def sections(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group rows that can stand in one table: same data, seed and settings.
-
-    A record holds only the settings that its run uses, so that a row belongs to every section whose settings
-    agree with its own: a probe of raw features stands beside all networks with its normalisation, a
-    supervised network beside all pre-trainings. Only the `VARIED` settings may differ within a section.
-    """
-    data: dict[tuple, list[Row]] = {}
-    for row in rows:
-        data.setdefault((row["corpus"], row["protocol"], row["seed"]), []).append(row)
-    found = []
-    for _, group in sorted(data.items()):
-        settings = [_section_settings(row) for row in group]
-        whole = [s for s in settings if not any(_agrees(s, other) and s != other for other in settings)]
-        for wanted in {json.dumps(s, sort_keys=True): s for s in whole}.values():
-            found.append([row for row, s in zip(group, settings, strict=True) if _agrees(s, wanted)])
-    return found
-
-
-def _section_settings(row: Row) -> dict[str, Any]:
-    settings = dict(row.get("settings", {}))
-    if pretraining := settings.get("pretraining"):
-        settings["pretraining"] = {k: v for k, v in pretraining.items() if k not in VARIED}
-    return settings
-
-
-def _agrees(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
-    """Whether all settings that a row has are those of a section."""
-    return all(name in whole and whole[name] == value for name, value in part.items())
-
-
 def group_rows(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
     """Group rows by a key, in the order of the first row of each."""
     found: dict[Key, list[Row]] = {}
@@ -151,12 +115,22 @@ NO_SCORES = Scores({})
 
 
 def per_repeat(rows: Iterable[Row], folds: Iterable[int], score: str = "uar") -> dict[int, float]:
-    """Return a score in % of each repeat that has all these folds: the mean over them."""
+    """Return a score in % of each repeat that has all these folds: the mean over them.
+
+    Raises:
+        ValueError: two rows are of the same fold and repeat, so that they are no one cell.
+    """
     wanted = set(folds)
     by_repeat: dict[int, dict[int, float]] = {}
     for row in rows:
         if row["fold"] in wanted:
-            by_repeat.setdefault(row["repeat"], {})[row["fold"]] = row[score]
+            by_fold = by_repeat.setdefault(row["repeat"], {})
+            if row["fold"] in by_fold:
+                raise ValueError(
+                    f"two runs of fold {row['fold']}, repeat {row['repeat']} in one cell; "
+                    f"one is {row.get('run')}"
+                )
+            by_fold[row["fold"]] = row[score]
     return {
         repeat: 100 * float(np.mean([by_fold[fold] for fold in sorted(wanted)]))
         for repeat, by_fold in sorted(by_repeat.items())
@@ -171,11 +145,11 @@ def whole_folds(*cells: Iterable[Row]) -> frozenset[int]:
     (fold, repeat) pairs whose repeats are whole in every cell; of several such sets, the largest.
     """
     runs = [{(row["repeat"], row["fold"]) for row in cell} for cell in cells]
-    there = set.intersection(*runs) if runs else set()
+    shared = set.intersection(*runs) if runs else set()
     by_repeat: dict[int, set[int]] = {}
-    for repeat, fold in there:
+    for repeat, fold in shared:
         by_repeat.setdefault(repeat, set()).add(fold)
-    folds = sorted({fold for _, fold in there})
+    folds = sorted({fold for _, fold in shared})
     candidates = [frozenset(c) for n in range(len(folds), 0, -1) for c in combinations(folds, n)]
 
     def pairs_in(candidate: frozenset[int]) -> int:
@@ -208,9 +182,9 @@ def folds_text(scores: Scores, folds: frozenset[int]) -> str:
 
 
 def pairs(
-    rows: Sequence[Row], one: Any, other: Any, column: Callable[[Row], Any] = method_of
+    rows: Sequence[Row], first: Any, second: Any, column: Callable[[Row], Any] = method_of
 ) -> dict[tuple[str, Amount], tuple[dict[int, float], dict[int, float]]]:
-    """Return UAR by repeat where the column is `one`, and where it is `other`, for each (view, labels).
+    """Return UAR by repeat where the column is `first`, and where it is `second`, for each (view, labels).
 
     Both are means over the same folds: those that are whole in both.
     """
@@ -218,10 +192,10 @@ def pairs(
     found = {}
     for view in views(rows):
         for labelled in amounts(rows):
-            both = [cells.get((view, labelled, value), []) for value in (one, other)]
-            folds = whole_folds(*both)
-            first, second = (per_repeat(cell, folds) if folds else {} for cell in both)
-            found[view, labelled] = first, second
+            one_cell = cells.get((view, labelled, first), [])
+            another = cells.get((view, labelled, second), [])
+            folds = whole_folds(one_cell, another)
+            found[view, labelled] = per_repeat(one_cell, folds), per_repeat(another, folds)
     return found
 
 
@@ -273,11 +247,11 @@ def gains(pairs: Mapping[Key, tuple[Mapping[Any, float], Mapping[Any, float]]]) 
     Wilcoxon's p is corrected over all keys. Keys with fewer than two such repeats have no gain.
     """
     found = {}
-    for key, (one, other) in pairs.items():
-        shared = sorted(set(one) & set(other))
+    for key, (first, second) in pairs.items():
+        shared = sorted(set(first) & set(second))
         if len(shared) < 2:
             continue
-        x, y = (np.array([values[repeat] for repeat in shared]) for values in (one, other))
+        x, y = (np.array([values[repeat] for repeat in shared]) for values in (first, second))
         mean, half = t_interval(x - y)
         low, high = bootstrap_interval(x - y)
         found[key] = Gain(

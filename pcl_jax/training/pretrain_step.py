@@ -21,7 +21,7 @@ class Forward(NamedTuple):
     """The by-products of a loss."""
 
     metrics: Metrics
-    """Those of the objective, and `loss` itself."""
+    """Metrics of the objective, and `loss` itself."""
     statistics: Variables
     """The new batch statistics of the projection heads."""
     projections: Mapping[str, Float[Array, "n d"]]

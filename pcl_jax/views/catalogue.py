@@ -14,7 +14,7 @@ from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED,
 from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 from pcl_jax.views.view import View
 
-VIEWS: Mapping[str, type[Any]] = {
+VIEWS: dict[str, type[Any]] = {
     "mel": MelView,
     "egemaps": EgemapsView,
 }
@@ -57,8 +57,8 @@ def catalogue(settings: ViewSettings | None = None, checkpoints: Sequence[str] =
             model of the family does.
 
     Raises:
-        FileNotFoundError: a checkpoint that cannot be had.
-        ValueError: a checkpoint that is not supported, or two of one family.
+        FileNotFoundError: A checkpoint is not on this machine and cannot be fetched.
+        ValueError: A checkpoint is not supported, or two of one family.
     """
     configs = vars(settings or ViewSettings())
     named = _by_family(checkpoints)
@@ -96,7 +96,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     """Choose the views of these names; by default mel, egemaps and the speech models of the checkpoints.
 
     With neither names nor checkpoints the third view is wav2vec 2.0 base, as in the paper. Where that cannot
-    be had, a run that did not ask for it goes on with two views, and the remark says so.
+    be fetched, a run that did not ask for it goes on with two views, and the remark says so.
 
     Args:
         known: All views; see `catalogue`.
@@ -104,7 +104,7 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
         checkpoints: As for `catalogue`.
 
     Raises:
-        ValueError: an unknown name, a name given twice, or a table that cannot be read.
+        ValueError: An unknown name, a name given twice, or a table that cannot be read.
     """
     from pcl_jax.views.speech_models.checkpoint import family_of
     from pcl_jax.views.table import TableView

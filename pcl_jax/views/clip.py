@@ -1,6 +1,12 @@
 """Clip: the part of an utterance that the time-resolved views see."""
 
+import math
 from dataclasses import dataclass
+
+from pcl_jax import audio
+
+SHORTEST_S = audio.SHORTEST / audio.SAMPLING_RATE
+"""Seconds of the shortest usable waveform."""
 
 
 @dataclass(frozen=True)
@@ -13,3 +19,8 @@ class Clip:
     """Zero-pad shorter ones to the same length before features are computed [P]. Only the frames
     that hold speech are stored; padding changes features near the end and, in wav2vec 2.0 base,
     through its group norm, everywhere."""
+
+    def __post_init__(self) -> None:
+        """Refuse a duration that holds no window. Raises: ValueError."""
+        if not SHORTEST_S <= self.duration_s < math.inf:
+            raise ValueError(f"clip.duration_s is {self.duration_s:g}: give {SHORTEST_S:g} s or more")

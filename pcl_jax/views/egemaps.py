@@ -11,7 +11,11 @@ from jaxtyping import Float32
 
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
+from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
+
+VERSION = 1
+"""Version of the algorithm: raised with every change that changes a value."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class Egemaps:
     feature_set: Literal["eGeMAPSv02"] = "eGeMAPSv02"
     peak: float = 1 - 2**-15
     """Samples are clipped to +-peak: openSMILE's int16 cast turns +1.0 into -32768."""
+
+    def __post_init__(self) -> None:
+        """Refuse a peak that leaves no signal, or that the cast would turn over. Raises: ValueError."""
+        if not 0 < self.peak <= 1 - 2**-15:
+            raise ValueError(f"peak is {self.peak:g}: give a value above 0, at most 1 - 2**-15")
 
 
 @cache  # one in a process: making it parses openSMILE's configuration
@@ -88,7 +97,14 @@ class EgemapsView(View):
 
     def describe(self) -> Mapping[str, Any]:
         """Return everything that changes a value."""
-        return {"kind": "egemaps", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
+        return {
+            "kind": "egemaps",
+            "version": VERSION,
+            "libraries": series("opensmile", *AUDIO_LIBRARIES),
+            "audio": audio.PROCESSING,
+            "dtype": "float32",
+            **asdict(self.config),
+        }
 
     def size(self, duration_s: float) -> int:
         """Return the bytes of the 88 functionals."""

@@ -1,5 +1,6 @@
 """View "mel": waveform -> log-mel spectrogram `[t, 64]`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +11,11 @@ from jaxtyping import Float32
 from pcl_jax import audio
 from pcl_jax.audio import Waveform
 from pcl_jax.views.clip import Clip
+from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
+
+VERSION = 1
+"""Version of the algorithm: raised with every change that changes a value."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,20 @@ class Mel:
     """Power below this is raised to it before the logarithm: about 100 dB below a full-scale sine, whose
     power at its bin is (sum of the window / 2)^2 = 11,664."""
     clip: Clip = field(default_factory=Clip)
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no spectrogram. Raises: ValueError."""
+        for name, value in (("window", self.window), ("hop", self.hop), ("bands", self.bands)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: give 1 or more")
+        nyquist = audio.SAMPLING_RATE / 2
+        if not 0 <= self.f_min_hz < self.f_max_hz <= nyquist:
+            raise ValueError(
+                f"bands reach from f_min_hz {self.f_min_hz:g} to f_max_hz {self.f_max_hz:g}: give a range "
+                f"within 0 to {nyquist:g}"
+            )
+        if not 0 < self.floor < math.inf:
+            raise ValueError(f"floor is {self.floor:g}: give a power above 0")
 
     @property
     def full_frames(self) -> int:
@@ -136,7 +155,14 @@ class MelView(View):
 
     def describe(self) -> Mapping[str, Any]:
         """Return everything that changes a value."""
-        return {"kind": "mel", "audio": audio.PROCESSING, "dtype": "float32", **asdict(self.config)}
+        return {
+            "kind": "mel",
+            "version": VERSION,
+            "libraries": series("librosa", *AUDIO_LIBRARIES),
+            "audio": audio.PROCESSING,
+            "dtype": "float32",
+            **asdict(self.config),
+        }
 
     def size(self, duration_s: float) -> int:
         """Estimate the bytes of an utterance."""

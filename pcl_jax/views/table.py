@@ -63,7 +63,7 @@ class TableView(View):
 
     @cached_property
     def _rows(self) -> dict[str | Segment, int]:
-        index = self._content.index
+        index = self._content.index_columns
         count = len(self._content.values)
         if "id" in index:
             keys: list[str | Segment] = [str(id) for id in index["id"]]

@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"\s*[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)\
 class FeatureTable(NamedTuple):
     """The content of a feature table."""
 
-    index: Mapping[str, list[Any]]
+    index_columns: Mapping[str, list[Any]]
     """Cells of the index columns that there are: text, or seconds (durations in Parquet)."""
     values: Float32[np.ndarray, "n d"]
     """The features; NaN where a cell is blank."""
@@ -52,7 +52,9 @@ def read_features(path: Path) -> FeatureTable:
             column of numbers; a column of numbers has no name, a name twice, or the name of a row number, a
             label or a speaker; a cell among numbers is no finite number.
     """
-    if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
+    if not path.is_file():
+        raise ValueError(f"there is no table {path}")
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"{path} is no .csv or .parquet file")
     try:
         table = _read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
@@ -63,9 +65,10 @@ def read_features(path: Path) -> FeatureTable:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} has two columns of the name {twice[0]!r}: rename or remove one")
     if not {"id", "file"} & set(names):
-        listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+        listed = ", ".join(repr(name[:40]) for name in names[:5]) + (", ..." if len(names) > 5 else "")
         raise ValueError(
-            f"{path} has no column 'id' or 'file' that says to whom a row belongs (it has {listed})"
+            f"{path} has no column 'id' or 'file' that names the utterance of a row; separated by commas, "
+            f"it has {listed}"
         )
     if not table.num_rows:
         raise ValueError(f"{path} has no rows: give one per utterance")
@@ -141,15 +144,15 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Float32[np.ndarr
 
 def _parse(path: Path, name: str, cells: list[str | None]) -> np.ndarray | None:
     """Convert text to numbers; None if most of it is something else."""
-    given = [(row, cell) for row, cell in enumerate(cells) if cell is not None and cell.strip()]
+    filled = [(row, cell) for row, cell in enumerate(cells) if cell is not None and cell.strip()]
     # A decimal comma is a number to its author.
-    like_numbers = [bool(_NUMBER.fullmatch(cell.replace(",", "."))) for _, cell in given]
-    if 2 * sum(like_numbers) <= len(given):
+    like_numbers = [bool(_NUMBER.fullmatch(cell.replace(",", "."))) for _, cell in filled]
+    if 2 * sum(like_numbers) <= len(filled):
         return None
-    for row, cell in given:
+    for row, cell in filled:
         if not _NUMBER.fullmatch(cell):
             raise ValueError(f"{path}: column {name!r}, row {row + 1} is {cell!r}, which is no number")
     numbers = np.full(len(cells), np.nan)
-    for row, cell in given:
+    for row, cell in filled:
         numbers[row] = float(cell)
     return numbers

@@ -1,5 +1,6 @@
 """EMO-DB, RAVDESS and CREMA-D: labels come from file names, whatever the folders."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,106 @@ def test_strange_files_are_problems_not_crashes(emodb_root: Path, write_audio: W
     ids = {u.id for u in corpus.utterances}
     assert "08a01Wa" not in ids
     assert "03a01Wa" in ids
+
+
+def test_emodb_speech_is_in_wav_and_never_in_laryngo(emodb_root: Path, write_audio: WriteAudio) -> None:
+    expected = read("emodb", emodb_root).utterances
+    for path in sorted((emodb_root / "wav").iterdir()):
+        write_audio(emodb_root / "laryngo" / path.name)
+        write_audio(emodb_root / "laryngo" / f"{path.stem}.flac")
+    write_audio(emodb_root / "laryngo" / "16b10Wd.wav")  # of no speech
+    corpus = read("emodb", emodb_root)
+    assert corpus.utterances == expected
+    assert corpus.left_out.count == 0
+    assert Counter(p.kind for p in corpus.problems) == {"not_speech": 2 * len(expected) + 1}
+
+
+@pytest.mark.parametrize("name", ["emodb", "ravdess", "crema_d"])
+def test_one_name_for_two_contents_is_refused(
+    name: str, request: pytest.FixtureRequest, write_audio: WriteAudio
+) -> None:
+    root = request.getfixturevalue(f"{name}_root")
+    first, second = sorted(root.rglob("*.wav"))[:2]
+    for folder in ("original", "a copy"):  # before and behind the first folder in the alphabet
+        (root / folder).mkdir()
+        (root / folder / first.name).write_bytes(first.read_bytes())
+    first.unlink()
+    corpus = read(name, root)
+    assert [(p.kind, p.lost) for p in corpus.problems] == [("duplicate_id", 0)]
+    write_audio(root / "music_removed" / second.name)
+    write_audio(root / "more" / first.name)
+    if name == "emodb":
+        second.rename(root / second.name)  # else `wav/` decides
+    with pytest.raises(CorpusError, match=r"one name and different contents, as have 1 more pairs.*--root"):
+        read(name, root)
+
+
+def test_another_format_of_a_recording_is_reported(ravdess_root: Path, write_audio: WriteAudio) -> None:
+    path = min(ravdess_root.rglob("*.wav"))
+    write_audio(path.with_suffix(".flac"))
+    corpus = read("ravdess", ravdess_root)
+    assert len(corpus.utterances) == 24 * 8
+    assert [(p.kind, p.lost) for p in corpus.problems] == [("other_format", 0)]
+
+
+def test_a_ravdess_performance_is_taken_once(ravdess_root: Path, write_audio: WriteAudio) -> None:
+    expected = read("ravdess", ravdess_root).utterances
+    for path in sorted(ravdess_root.rglob("*.wav")):
+        write_audio(path.with_name(f"01{path.stem[2:]}.wav"))
+        write_audio(path.with_name(f"01{path.stem[2:]}.flac"))
+        write_audio(path.with_name(f"02{path.stem[2:]}.wav"))  # a video without sound
+    corpus = read("ravdess", ravdess_root)
+    assert corpus.utterances == expected
+    assert Counter((p.kind, p.lost) for p in corpus.problems) == {
+        ("duplicate_id", 0): 2 * 24 * 8,
+        ("not_speech", 0): 24 * 8,
+    }
+    # Without the audio-only file the sound track of the video is the recording.
+    expected[0].path.unlink()
+    (first, *_) = read("ravdess", ravdess_root).utterances
+    assert first.id == f"01{expected[0].id[2:]}"
+
+
+@pytest.mark.parametrize("name", ["emodb", "ravdess", "crema_d"])
+def test_linked_folders_are_read(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    root = request.getfixturevalue(f"{name}_root")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in root.iterdir():
+        (linked / folder.name).symlink_to(folder)
+    (linked / "cycle").symlink_to(linked)
+    corpus = read(name, linked)
+    assert [u.id for u in corpus.utterances] == [u.id for u in read(name, root).utterances]
+    assert corpus.problems == ()
+
+
+def test_lost_utterances_are_told_from_remarks(emodb_root: Path, write_audio: WriteAudio) -> None:
+    write_audio(emodb_root / "hello.wav")  # no utterance by its name
+    write_audio(emodb_root / "03a01Xa.wav")  # an emotion that is not known
+    (emodb_root / "wav" / "08a01Wa.wav").write_text("version https://git-lfs.github.com/spec/v1\noid 1")
+    whole = (emodb_root / "wav" / "09a01Wa.wav").read_bytes()
+    (emodb_root / "wav" / "09a01Wa.wav").write_bytes(whole[: len(whole) // 2])
+    corpus = read("emodb", emodb_root)
+    assert corpus.left_out.count == 3
+    assert ["git lfs pull" in line for line in corpus.left_out.lines] == [False, True, False]
+    assert {"08a01Wa", "09a01Wa"}.isdisjoint(u.id for u in corpus.utterances)
+
+
+def test_names_that_are_no_text_are_reported_in_print(emodb_root: Path, write_audio: WriteAudio) -> None:
+    write_audio(emodb_root / "new\nline.wav")
+    os.rename(write_audio(emodb_root / "x.wav"), os.fsencode(emodb_root) + b"/Gl\xfcck.wav")
+    problems = read("emodb", emodb_root).problems
+    assert [p.kind for p in problems] == ["unknown_name"] * 2
+    assert all(p.message.isprintable() and p.item.isprintable() for p in problems)
+
+
+def test_a_corpus_of_which_no_file_can_be_used_is_refused(emodb_root: Path) -> None:
+    for path in emodb_root.rglob("*.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(
+        CorpusError, match=r"no utterance that can be used: \d+ empty; the first: .*zero length"
+    ):
+        read("emodb", emodb_root)
 
 
 def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:

@@ -144,9 +144,29 @@ def test_every_fault_is_listed_and_the_rest_is_read(release: Path, write_audio: 
         ("unknown_label", "Ses02F_script01_1_M000"),
     }
     assert all("\n" not in p.message for p in corpus.problems)
+    assert {Path(p.item).stem for p in corpus.problems if not p.lost} == {"Ses02F_script01_1_M000"}
+    assert corpus.left_out.count == 4
     emotions = emotions_by_id(corpus)
     assert len(emotions) == 26 - 3
     assert emotions["Ses02F_script01_1_M000"] is None
+
+
+def test_a_second_label_is_a_loss_unless_it_is_the_same(release: Path) -> None:
+    evaluation = release / "Session2" / "dialog" / "EmoEvaluation" / "Ses02F_script01_1.txt"
+    text = evaluation.read_text()
+    for code, lost in (("neu", 0), ("ang", 1)):
+        evaluation.write_text(f"{text}[6.2901 - 8.2357]\tSes02F_script01_1_F000\t{code}\t[1, 1, 1]\n")
+        (problem,) = iemocap.read(release, check_totals=False).problems
+        assert (problem.kind, problem.lost) == ("duplicate_id", lost)
+
+
+def test_linked_sessions_are_read(release: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in release.iterdir():
+        (linked / folder.name).symlink_to(folder)
+    expected = [u.id for u in iemocap.read(release).utterances]
+    assert [u.id for u in iemocap.read(linked).utterances] == expected
 
 
 def test_folds_and_inspection(release: Path) -> None:

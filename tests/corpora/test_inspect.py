@@ -95,6 +95,10 @@ def test_many_faults_of_a_kind_are_counted_and_the_first_are_shown(abstract_corp
     faults = tuple(Problem("missing", f"{i}.wav", f"[u{i}.wav]: gone") for i in range(1000))
     text = printed(replace(abstract_corpus(COUNTS), problems=faults, synthetic=True))
     assert "missing (1,000):" in text
+    losses = tuple(replace(fault, lost=2) for fault in faults)
+    assert "missing (1,000, 2,000 utterances left out):" in printed(
+        replace(abstract_corpus(COUNTS), problems=losses)
+    )
     assert "[u4.wav]: gone" in text  # and brackets are no markup
     assert "... and 995 more" in text
     assert "SYNTHETIC" in text

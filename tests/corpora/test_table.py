@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
 from pcl_jax.corpora import parse_targets, read
 from pcl_jax.corpora.folds import leave_one_session_out
+from pcl_jax.corpora.inspect import inspect
 from pcl_jax.corpora.table import seconds
-from pcl_jax.corpora.utterance import CorpusError
+from pcl_jax.corpora.utterance import Corpus, CorpusError
 
 
 @pytest.fixture
@@ -177,3 +180,123 @@ def test_times_are_converted_to_seconds(text: object, expected: float | None) ->
 def test_text_that_is_no_time_is_refused() -> None:
     with pytest.raises(CorpusError, match="'soon' is no time"):
         seconds("soon")
+
+
+def speakers_by_session(corpus: Corpus) -> dict[int, set[str]]:
+    sessions: dict[int, set[str]] = {}
+    for u in corpus.utterances:
+        sessions.setdefault(u.session, set()).add(u.speaker)
+    return sessions
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Zoe\u0308", "Zo\u00eb"), ("Anna  B", " Anna B"), ("Anna\u00a0B", "Anna B")]
+)
+def test_one_name_in_two_spellings_of_unicode_or_space_is_one_speaker(
+    folder: Path, first: str, second: str
+) -> None:
+    rows = [f"audio/{i}.wav,{(first, second)[i % 2] if i < 4 else i},x {i % 2}" for i in range(12)]
+    corpus = read("table", csv(folder, "file,speaker,emotion", *rows))
+    assert len({u.speaker for u in corpus.utterances}) == 9
+    assert corpus.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Anna", "anna"), ("1", "01"), ("spk7", "SPK007"), ("anna\u200b", "anna")]
+)
+def test_speakers_with_similar_names_stay_in_one_session_and_are_reported(
+    folder: Path, first: str, second: str
+) -> None:
+    rows = [f"audio/{i}.wav,{(first, second)[i % 2] if i < 6 else f'p{i}'}" for i in range(12)]
+    corpus = read("table", csv(folder, "file,speaker", *rows))
+    (problem,) = corpus.problems
+    assert (problem.kind, problem.lost, problem.fatal) == ("similar_names", 0, False)
+    assert any({first, second} <= names for names in speakers_by_session(corpus).values())
+    # In sessions of the table's own they would be one voice in training and in test.
+    rows = [f"{row},{(int(i) % 5) + 1}" for i, row in enumerate(rows)]
+    corpus = read("table", csv(folder, "file,speaker,session", *rows))
+    assert [(p.kind, p.fatal) for p in corpus.problems] == [("similar_names", True)]
+    assert not inspect(corpus).usable
+    with pytest.raises(CorpusError, match="differ in case or leading zeros alone, and are in different sess"):
+        leave_one_session_out(corpus)
+
+
+def test_emotions_and_ids_with_similar_names_are_reported(folder: Path) -> None:
+    emotions = ["Angry", "ANGRY", "angry ", " angry", "sad", "sad"]
+    rows = [f"audio/{i}.wav,{i},{emotion},{i:0{1 + i % 2}d}" for i, emotion in enumerate(emotions)]
+    corpus = read("table", csv(folder, "file,speaker,emotion,id", *rows, "audio/6.wav,6,sad,1"))
+    assert corpus.classes == ("ANGRY", "Angry", "angry", "sad")
+    messages = [p.message for p in corpus.problems]
+    assert len(messages) == 2
+    assert "the emotions 'ANGRY', 'Angry', 'angry' differ" in messages[0]
+    assert "the ids '01', '1' differ" in messages[1]
+
+
+def test_an_emotion_called_none_is_reported(folder: Path) -> None:
+    rows = [f"audio/{i}.wav,{i},{('none', 'sad', '', 'NaN')[i % 4]}" for i in range(12)]
+    (problem,) = read("table", csv(folder, "file,speaker,emotion", *rows)).problems
+    assert problem.message.startswith("table.csv: 3 rows have the emotion 'none', taken as unlabelled")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_files_are_found_in_either_form_of_unicode_and_with_backslashes(
+    tmp_path: Path, write_audio: Callable[..., Path], form: Literal["NFC", "NFD"]
+) -> None:
+    write_audio(tmp_path / "audio" / normalize(form, "Zo\u00eb.wav"))
+    table = csv(tmp_path, "file,speaker", "audio/Zo\u00eb.wav,a", "audio\\Zoe\u0308.wav,b")
+    table.write_text(table.read_text().replace("\\Zoe", "/./Zoe"))
+    corpus = read("table", table)
+    assert len(corpus.utterances) == 2
+    write_audio(tmp_path / "audio" / "1.wav")
+    assert len(read("table", csv(tmp_path, "file,speaker", "audio\\1.wav,a")).utterances) == 1
+
+
+def test_every_row_is_an_utterance_or_is_counted_as_lost(folder: Path) -> None:
+    (folder / "audio" / "3.wav").write_bytes(b"")
+    whole = (folder / "audio" / "4.wav").read_bytes()
+    (folder / "audio" / "4.wav").write_bytes(whole[: len(whole) // 2])
+    rows = [
+        "audio/0.wav,a,,",
+        "audio/0.wav,a,,",  # the same row again is no loss
+        "audio/1.wav,,,",
+        "audio/2.wav,a,0.3,0.2",
+        "audio/3.wav,a,,",
+        "audio/3.wav,a,0.1,0.2",
+        "audio/4.wav,b,,",
+        "audio/99.wav,a,,",
+        "audio/5.wav,b,soon,",
+        ",b,,",
+    ]
+    corpus = read("table", csv(folder, "file,speaker,start,end", *rows))
+    assert [u.id for u in corpus.utterances] == ["audio/0.wav"]
+    assert corpus.left_out.count == 8
+    assert len(corpus.left_out.lines) == 7  # both parts of an empty file in one line
+    assert sorted(p.kind for p in corpus.problems if not p.lost) == ["duplicate_id"]
+
+
+def test_a_second_row_of_other_content_is_a_loss(folder: Path) -> None:
+    rows = ["audio/0.wav,a,sad,x", "audio/1.wav,b,angry,x"]
+    corpus = read("table", csv(folder, "file,speaker,emotion,id", *rows))
+    assert corpus.left_out.count == 1
+
+
+def test_no_utterance_at_all_is_an_error_that_counts_the_reasons(folder: Path) -> None:
+    for number in range(3):
+        (folder / "audio" / f"{number}.wav").write_text("version https://git-lfs.github.com/spec/v1\noid")
+    rows = [f"audio/{i}.wav,a" for i in (0, 1, 2, 77)]
+    with pytest.raises(
+        CorpusError, match=r"no utterance that can be used: 3 unreadable, 1 missing; .*git lfs"
+    ):
+        read("table", csv(folder, "file,speaker", *rows))
+
+
+def test_one_class_is_no_task(folder: Path) -> None:
+    rows = [f"audio/{i}.wav,{i},{'sad' if i % 2 else 'happy'}" for i in range(12)]
+    table = csv(folder, "file,speaker,emotion", *rows)
+    for words in (["sad"], ["one=sad+happy"]):
+        with pytest.raises(CorpusError, match=r"one class: there is nothing to tell apart; give two or more"):
+            read("table", table, targets=parse_targets(words))
+    single = read(
+        "table", csv(folder, "file,speaker,emotion", *(row.replace("happy", "sad") for row in rows))
+    )
+    assert "one_class" in {p.kind for p in inspect(single).problems}

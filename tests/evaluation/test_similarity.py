@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from pcl_jax.evaluation.similarity import linear_cka, pwcca
+from pcl_jax.evaluation.similarity import linear_cka, pwcca, rank
 
 RNG = np.random.default_rng(0)
 
@@ -45,6 +45,23 @@ def test_pwcca_ignores_dead_and_copied_units():
     assert pwcca(x, dead) == pytest.approx(pwcca(x, y), rel=1e-6)
 
 
+def test_ranks_that_sum_to_more_than_the_utterances_force_perfect_correlations():
+    """In n - 1 = 8 dimensions, spaces of ranks 5 and 3 may be orthogonal; 5 and 4 share a direction."""
+    x, y = RNG.normal(size=(9, 5)), RNG.normal(size=(9, 4))
+    assert 0 < pwcca(x, y[:, :3]) < 1
+    bases = [np.linalg.svd(a - a.mean(0), full_matrices=False)[0] for a in (x, y)]
+    correlations = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    assert correlations[0] == pytest.approx(1)
+    assert correlations[1] < 1 - 1e-6
+
+
+def test_the_rank_leaves_out_dead_and_copied_units():
+    x = RNG.normal(size=(30, 4))
+    assert rank(x) == 4
+    assert rank(np.concatenate([x, np.zeros((30, 3)), x[:, :1]], axis=1)) == 4
+    assert rank(np.ones((30, 3))) == 0
+
+
 def test_pwcca_of_random_data_equals_the_baseline_of_the_docstring():
     """128 against 128 dimensions: .44 at n = 500, .295 at n = 1085, measured with a separate script."""
     for n, expected in ((500, 0.44), (1085, 0.295)):
@@ -58,6 +75,8 @@ def test_pwcca_of_random_data_equals_the_baseline_of_the_docstring():
         (np.ones((5, 2)), np.ones((6, 2)), "5 utterances"),
         (np.ones((9, 2)), RNG.normal(size=(9, 2)), "rank 0"),
         (RNG.normal(size=(9, 2)), RNG.normal(size=(9, 20)), "more utterances or fewer dimensions"),
+        (RNG.normal(size=(173, 128)), RNG.normal(size=(173, 128)), r"84 of the 128 .* are 1"),
+        (RNG.normal(size=(9, 5)), RNG.normal(size=(9, 4)), r"1 of the 4 .* are 1"),
         (np.full((9, 2), np.nan), RNG.normal(size=(9, 2)), "not finite"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 
 from experiments.alignment import HEADS, table, values
 from pcl_jax.evaluation.similarity import linear_cka, pwcca
+from pcl_jax.rng import seeded
 
 RNG = np.random.default_rng(0)
 
@@ -36,10 +37,22 @@ def test_values_depend_on_the_order_of_the_pair_and_on_the_fold():
     assert values(made, 0, 2, "a", "b")["pwcca vectors"] != found["pwcca vectors"]
 
 
+def test_random_vectors_have_the_ranks_of_the_representations():
+    """ReLU networks have dead units; random vectors of all dimensions would score higher."""
+    x, y = made_up(60, 10)
+    x[:, 3:], y[:, 5:] = 0, 0
+    ranks = values({"pretrained": (x, y), "supervised": (x, y), "random": (x, y)}, 0, 1, "a", "b")
+    full = values({kind: made_up(60, 10) for kind in ("pretrained", "supervised", "random")}, 0, 1, "a", "b")
+    rng = seeded(0, "random vectors", 1, "a", "b")
+    expected = pwcca(rng.normal(size=(60, 3)), rng.normal(size=(60, 5)))
+    assert ranks["pwcca vectors"] == pytest.approx(expected)
+    assert ranks["pwcca vectors"] < full["pwcca vectors"]
+
+
 def test_a_line_of_the_table_is_the_mean_over_folds():
     found = [values(pairs(n), 0, fold, "a", "b") for fold, n in ((1, 60), (2, 80))]
-    ((one, other, n, *cells),) = table([row("A | B", of_fold) for of_fold in found]).rows
-    assert (one, other, n) == ("A", "B", "70")
+    ((first, second, n, *cells),) = table([row("A | B", of_fold) for of_fold in found]).rows
+    assert (first, second, n) == ("A", "B", "70")
     for cell, name in zip(cells, list(HEADS)[1:], strict=True):
         assert cell == f"{np.mean([of_fold[name] for of_fold in found]):.3f}"
 

@@ -2,23 +2,29 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import experiments
 from experiments import report
 from experiments.experiment import Experiment, all_experiments, load, run
-from pcl_jax.commands import session
+from pcl_jax.commands import flags, session
+from pcl_jax.corpora.utterance import Corpus, Utterance
+from pcl_jax.views.egemaps import EgemapsView
 
 SWEEP = '''
 """Learning rates of fine-tuning."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from experiments.experiment import Exhibit, Experiment, main
 from pcl_jax.commands import flags
-from pcl_jax.runs.plan import label_efficiency
+from pcl_jax.runs.spec import Finetune
 from pcl_jax.runs.summary import group_rows, score_texts, scores_of
 from pcl_jax.runs.tables import Table
 
@@ -34,7 +40,8 @@ def plan(runner, command):
     for rate in command.rates:
         finetuning = replace(runner.settings.finetuning, learning_rate=rate)
         settings = replace(runner.settings, finetuning=finetuning)
-        yield from label_efficiency(map(runner.pretraining, command.folds), settings, {1.0: 1}, probes=False)
+        for fold, view in product(command.folds, runner.views):
+            yield Finetune(fold, view, settings=settings)
 
 
 def select(rows, choice):
@@ -110,6 +117,16 @@ def test_table_only_runs_nothing_and_prints_the_table(make_runner, monkeypatch, 
     assert not (runner.ledger.runs / "records.jsonl").exists()
 
 
+def test_table_only_extracts_no_features(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    utterance = Utterance("a", tmp_path / "a.wav", 1, "speaker", "calm", 0.1)
+    corpus = Corpus("one", (utterance,), {"calm": ("calm",)})
+    command = flags.Experiment(features=tmp_path / "features", table_only=True)
+    with pytest.raises(session.UsageError, match=r"features of 1 utterances are missing.*--table-only"):
+        session.extract_features(command, {"egemaps": EgemapsView()}, corpus)
+    assert not list((tmp_path / "features").rglob("*.arrow"))
+
+
 def test_a_measurement_is_made_once_and_shared_out_with_its_fold(make_runner, monkeypatch, capsys):
     runner = make_runner()
     monkeypatch.setattr(session, "open_runner", lambda *_, **__: runner)
@@ -152,3 +169,12 @@ def test_a_module_that_runs_is_not_imported_twice():
     assert done.returncode == 0, done.stderr
     assert "RuntimeWarning" not in done.stderr
     assert "usage: python -m experiments.temperature" in done.stdout
+
+
+def test_an_installed_package_holds_the_experiments_and_the_page():
+    """Outside a checkout too, `python -m experiments.report` finds its module and its template."""
+    root = Path(__file__).parents[2]
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "experiments*" in setuptools["packages"]["find"]["include"]
+    assert "report.html.jinja" in setuptools["package-data"]["experiments"]
+    assert (root / "experiments" / "report.html.jinja").is_file()

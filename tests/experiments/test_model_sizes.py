@@ -2,8 +2,11 @@
 
 import pytest
 
-from experiments.model_sizes import Sizes, size_table, sizes_of
+from experiments.model_sizes import Sizes, features_of_noise, measure, plan, size_table, sizes_of
+from pcl_jax.commands.flags import Experiment
 from pcl_jax.config import Encoders
+from pcl_jax.training.finetune import init_params
+from pcl_jax.training.optimiser import count_parameters
 from pcl_jax.views.clip import Clip
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.mel import MelView
@@ -19,12 +22,13 @@ MEL = (7 * 64 * 32 + 32) + (5 * 32 * 64 + 64) + (3 * 64 * 128 + 128)
 
 @pytest.mark.parametrize(("view", "encoder"), [(EgemapsView(), EGEMAPS), (MelView(), MEL)])
 def test_parameters_of_each_network_are_those_counted_by_hand(view, encoder):
-    assert sizes_of(view, Encoders(), 4) == Sizes(0, encoder, HEAD, CLASSIFIER)
+    assert sizes_of(view, Encoders(), 4, features_of_noise(view)) == Sizes(0, encoder, HEAD, CLASSIFIER)
 
 
 def test_head_and_classifier_read_all_frames_when_they_are_flattened():
     """186 pooled frames of 128 channels go into head and classifier."""
-    sizes = sizes_of(MelView(), Encoders(spectral_pool="flatten"), 4)
+    view = MelView()
+    sizes = sizes_of(view, Encoders(spectral_pool="flatten"), 4, features_of_noise(view))
     wide = 186 * 128
     assert sizes == Sizes(0, MEL, HEAD + (wide - 128) * 256, wide * 4 + 4)
 
@@ -34,7 +38,7 @@ def test_wav2vec2_base_has_the_frozen_parameters_of_the_paper():
     on top of them 13 weights and two layers of 128."""
     view = SpeechModelView("wav2vec2", config=SpeechModels(clip=Clip(duration_s=1.0)))
     view.__dict__["model"] = random_model("wav2vec2", Wav2Vec2Architecture())
-    sizes = sizes_of(view, Encoders(), 4)
+    sizes = sizes_of(view, Encoders(), 4, features_of_noise(view))
     assert sizes.encoder == 13 + (768 * 128 + 128) + (128 * 128 + 128) == 114_957
     assert sizes.features == pytest.approx(94.4e6, abs=0.1e6)
 
@@ -45,3 +49,15 @@ def test_columns_are_the_sums_of_the_networks_that_train_or_stay_frozen():
     ).rows
     assert row == ("b", "0.000", "0.130", "0.104", "0.100", "0.004")
     assert all_[:3] == ("all", "1.000", "0.360")
+
+
+def test_a_measurement_counts_the_networks_that_a_run_trains(make_runner):
+    """From the features of a corpus: the parameters of a trained network are as many."""
+    runner = make_runner()
+    (spec,) = plan(runner, Experiment(folds=(1,)))
+    ((_, facts),) = measure(runner, [spec])
+    for name, view in runner.views.items():
+        network = runner.network(name, runner.settings)
+        params = init_params(network, runner.data(spec).example()[name], seed=0)
+        sizes = (facts["values"][f"{part} {view.title}"] for part in ("encoder", "classifier"))
+        assert sum(sizes) == count_parameters(params)

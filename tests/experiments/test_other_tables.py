@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import freezing, pretraining_data, views_ablation
-from experiments.figures import over_unlabelled
+from experiments.figures import over_unlabelled, subset_curves
 
 TWO, THREE = ("mel", "egemaps"), ("mel", "egemaps", "whisper")
 
@@ -45,6 +45,21 @@ def test_figure_4_has_target_minus_other_of_the_same_repeat():
     assert line["target - other"].startswith("+5.0 ±")
     assert "7 of them of target emotions" in pretraining_data.table(rows).note
     assert pretraining_data.table([]).rows == []
+
+
+def test_figure_4_draws_target_and_other_emotions_and_marks_their_difference():
+    rows = [
+        record(uar + 0.001 * repeat, repeat=repeat, on=on)
+        for repeat in range(4)
+        for on, uar in (("target", 0.6), ("out_of_distribution", 0.5))
+    ]
+    (axis,) = subset_curves(rows).axes
+    found = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
+    assert found == {
+        "pre-trained on target emotions": pytest.approx([60.15]),
+        "on other emotions": pytest.approx([50.15]),
+    }
+    assert [text.get_text() for text in axis.texts] == ["*"]
 
 
 def test_each_set_of_views_is_a_column_that_is_empty_for_views_outside_it():

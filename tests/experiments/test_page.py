@@ -41,12 +41,12 @@ def records_of(kind: str) -> list:
         return []
     if kind == "partial":
         return made(folds=(1,), repeats=range(2), methods=METHODS[:2])
-    others = [
+    more = [
         made(methods=METHODS[1:2], pretrained_on=subset) for subset in ("target", "out_of_distribution")
     ] + [
         made(methods=METHODS[1:3], temperature=tau, fractions=(1.0,), repeats=(0,)) for tau in (0.1, 0.5, 1.0)
     ]
-    return sum(others, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
+    return sum(more, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
 
 
 @pytest.mark.parametrize("kind", ["empty", "partial", "full"])

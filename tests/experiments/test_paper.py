@@ -40,12 +40,12 @@ def test_a_paper_that_is_killed_again_and_again_has_the_records_of_one_that_is_n
     whole = run(monkeypatch, make_runner(runs="whole"))
     broken, written = make_runner(runs="broken"), records.append
     for survived in (0, 1, 10, 25, 3):
-        left = [survived]
+        budget = [survived]
 
-        def append(runs, row, left=left):
-            if not left[0]:
+        def append(runs, row, budget=budget):
+            if not budget[0]:
                 raise Killed
-            left[0] -= 1
+            budget[0] -= 1
             written(runs, row)
 
         monkeypatch.setattr(records, "append", append)
@@ -88,9 +88,9 @@ def test_a_pretraining_comes_before_the_runs_that_start_from_it(make_runner):
         if part.title == "Table 5":  # counts parameters alone
             continue
         for group in plan.groups(part.specs):
-            first, *others = group.specs
+            first, *following = group.specs
             assert isinstance(first, Pretrain)
-            assert {spec.start for spec in others} <= {first, None}
+            assert {spec.start for spec in following} <= {first, None}
 
 
 def test_shares_cover_the_paper_and_a_pretraining_has_the_same_share_in_all_parts(make_runner):
@@ -122,10 +122,10 @@ def two_parts(monkeypatch):
     """Only the temperatures and Table 2 are run."""
     every = paper.parts_of
 
-    def some(runner, command):
+    def two(runner, command):
         return [part for part in every(runner, command) if part.title in ("Tables 1 and 4", "Table 2")]
 
-    monkeypatch.setattr(paper, "parts_of", some)
+    monkeypatch.setattr(paper, "parts_of", two)
     monkeypatch.setattr(paper, "quick", lambda command: command)
 
 

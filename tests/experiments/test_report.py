@@ -49,16 +49,16 @@ def made(
     views=("mel", "egemaps"),
     settings=None,
     features=None,
-    **other,
+    **fields,
 ) -> list[dict[str, Any]]:
     """Return records in which an encoder that is tuned after pre-training gains as much in every cell."""
     rows = []
     for fold, repeat, fraction, view, (method, frozen) in product(folds, repeats, fractions, views, methods):
         pretrained = method == "pairwise-cl"
         uar = 0.5 + 0.003 * repeat + gain * (1 + 0.1 * repeat) * (pretrained and not frozen)
-        temperature = other.get("temperature", 0.5) if pretrained else None
+        temperature = fields.get("temperature", 0.5) if pretrained else None
         used = settings_of(method, temperature, settings or {})
-        facts = digest(used, (features or {}).get(view), sorted(other.items()))
+        facts = digest(used, (features or {}).get(view), sorted(fields.items()))
         run = f"small/{fold}-{repeat}-{fraction}-{view}-{method}-{frozen}-{facts}"
         values: dict[str, Any] = {
             "experiment": "test", "corpus": "small", "synthetic": False, "fold": fold, "view": view,
@@ -72,7 +72,7 @@ def made(
             "label_digest": "l", "config_digest": run, "run": run,
             "versions": {"jax": "1", "pcl-jax": "0.1.0"}, "device": "cpu x 1",
         }  # fmt: skip
-        rows.append(json.loads(json.dumps(asdict(Record(**(values | other))))))
+        rows.append(json.loads(json.dumps(asdict(Record(**(values | fields))))))
     return rows
 
 
@@ -232,14 +232,14 @@ def test_a_probe_stands_beside_fine_tunings_of_any_number_of_epochs(tmp_path):
         {"features": {"mel": "other bands", "egemaps": "other"}},
         {"label_digest": "other targets"},
         {"recordings": "another table"},
-        {"versions": {"jax": "1", "training": "2"}},
+        {"protocol": "another version"},
     ],
 )
 def test_runs_that_differ_in_anything_but_the_item_never_share_a_cell(tmp_path, changes):
     page = page_of(tmp_path, made() + made(gain=0.3, **changes))
     assert page.count("above in 4 of 4 cells") == 2
     name = next(iter(changes.get("settings") or changes.get("features") or changes))
-    words = {"label_digest": "labels = other targets", "versions": "training version = 2"}
+    words = dict.fromkeys(("label_digest", "recordings", "protocol"), "data and version = ")
     heads = re.findall("<h2.*</h2>", page)
     assert any(words.get(name, name) in head for head in heads), heads
 
@@ -257,8 +257,8 @@ def test_a_pretraining_whose_other_view_has_other_features_is_another_section(tm
 
 
 def test_two_runs_of_one_cell_are_an_error_and_neither_is_shown(tmp_path):
-    row, *others = made()
-    page = written(tmp_path, [row, *others, row | {"run": "another", "config_digest": "x", "uar": 0.99}])
+    row, *rest = made()
+    page = written(tmp_path, [row, *rest, row | {"run": "another", "config_digest": "x", "uar": 0.99}])
     (error,) = page.errors
     assert "claim one cell" in error
     assert "another" in error
@@ -324,8 +324,8 @@ def test_an_exhibit_that_fails_is_an_error_of_its_own(tmp_path, monkeypatch):
 def _with_table(experiment, table):
     from dataclasses import replace
 
-    first, *others = experiment.exhibits
-    return replace(experiment, exhibits=(replace(first, table=table), *others))
+    first, *rest = experiment.exhibits
+    return replace(experiment, exhibits=(replace(first, table=table), *rest))
 
 
 # The page
@@ -401,18 +401,18 @@ def test_the_first_claim_needs_both_shares(tmp_path):
     assert verdicts(tmp_path)[0] == NOT_RUN
 
 
-def speech(gain: float, **other) -> list[dict]:
+def speech(gain: float, **fields) -> list[dict]:
     """Return the records of wav2vec2, pre-trained with mel."""
-    return [row for row in made(gain=gain, views=("mel", "wav2vec2"), **other) if row["view"] == "wav2vec2"]
+    return [row for row in made(gain=gain, views=("mel", "wav2vec2"), **fields) if row["view"] == "wav2vec2"]
 
 
-def handcrafted(gain: float, **other) -> list[dict]:
+def handcrafted(gain: float, **fields) -> list[dict]:
     """Return the records of mel, pre-trained with wav2vec2."""
-    return [row for row in made(gain=gain, views=("mel", "wav2vec2"), **other) if row["view"] == "mel"]
+    return [row for row in made(gain=gain, views=("mel", "wav2vec2"), **fields) if row["view"] == "mel"]
 
 
 @pytest.mark.parametrize(
-    ("hand", "other", "repeats", "expected"),
+    ("hand", "model", "repeats", "expected"),
     [
         (0.1, 0.05, range(10), "held"),
         (-0.05, -0.06, range(3), "not shown"),  # three pairs show nothing
@@ -420,8 +420,8 @@ def handcrafted(gain: float, **other) -> list[dict]:
         (0.1, 0.1, range(10), "not shown"),
     ],
 )
-def test_the_second_claim_is_decided_by_a_test(tmp_path, hand, other, repeats, expected):
-    page_of(tmp_path, handcrafted(hand, repeats=repeats) + speech(other, repeats=repeats))
+def test_the_second_claim_is_decided_by_a_test(tmp_path, hand, model, repeats, expected):
+    page_of(tmp_path, handcrafted(hand, repeats=repeats) + speech(model, repeats=repeats))
     assert verdicts(tmp_path)[1] == expected
 
 

@@ -8,11 +8,11 @@ from pcl_jax.runs.summary import amounts, gains, pairs, per_repeat, scores_of
 from pcl_jax.runs.tables import NOT_RUN
 
 
-def record(fold: int, repeat: int, method: str, uar: float, **other) -> dict:
+def record(fold: int, repeat: int, method: str, uar: float, **fields) -> dict:
     return {
         "view": "mel", "title": "mel", "fold": fold, "repeat": repeat, "fraction": 0.05, "method": method,
         "frozen": False, "n_labelled": 8, "uar": uar,
-    } | other  # fmt: skip
+    } | fields  # fmt: skip
 
 
 def cells(table) -> list[dict[str, str]]:
@@ -79,6 +79,11 @@ def test_shares_that_would_print_alike_are_two_cells():
     rows = [record(1, 0, "supervised", uar, fraction=share) for share, uar in ((0.02, 0.3), (0.024, 0.9))]
     found = {cell["labels"]: cell["supervised"] for cell in cells(table(rows))}
     assert found == {"2%": "30.0", "2.4%": "90.0"}
+
+
+def test_two_runs_of_one_cell_are_refused():
+    with pytest.raises(ValueError, match="two runs of fold 1, repeat 0 in one cell; one is b"):
+        table([record(1, 0, "supervised", 0.5, run=name) for name in "ab"])
 
 
 def test_one_more_run_on_a_further_fold_drops_nothing():

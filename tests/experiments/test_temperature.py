@@ -14,7 +14,7 @@ PAPER_RANKS = [
 
 def test_the_papers_ranks_come_from_the_papers_numbers():
     np.testing.assert_allclose(
-        average_ranks(np.array([np.concatenate(of) for of in PAPER.values()])), PAPER_RANKS, atol=0.005
+        average_ranks(np.array([np.concatenate(line) for line in PAPER.values()])), PAPER_RANKS, atol=0.005
     )
 
 

@@ -48,7 +48,7 @@ class Ends(View):
 
 @dataclass(frozen=True)
 class OnDevice(Ends):
-    """Notes the sizes of its batches and the process that computes it."""
+    """A view that notes the sizes of its batches and the process that computes it."""
 
     name: str = "device"
     device_batch: int = 16
@@ -64,7 +64,7 @@ CLOCK = [0.0]
 
 @dataclass(frozen=True)
 class Slow(Ends):
-    """Takes two seconds for each utterance, by our clock, and more for the first."""
+    """A view that takes two seconds for each utterance, by our clock, and more for the first."""
 
     name: str = "slow"
     device_batch: int | None = None
@@ -80,7 +80,7 @@ BATCHES: list[tuple[int, int]] = []
 
 @dataclass(frozen=True)
 class Dies(Ends):
-    """Its process is killed, as if for want of memory."""
+    """A view whose process is killed, as if for want of memory."""
 
     name: str = "dies"
 
@@ -91,7 +91,7 @@ class Dies(Ends):
 
 @dataclass(frozen=True)
 class Fails(Ends):
-    """Cannot cope."""
+    """A view that fails on every utterance."""
 
     name: str = "fails"
 
@@ -187,7 +187,20 @@ def test_all_bad_audio_is_listed_at_once_and_good_audio_kept(tmp_path):
     assert result.computed == {"ends": 0}
 
 
-def test_two_extractions_at_once_are_told(tmp_path):
+def test_by_default_there_is_a_worker_for_each_cpu_that_this_process_may_use(tmp_path, monkeypatch):
+    asked = []
+
+    def compute_all(tasks, processes):
+        asked.append(processes)
+        yield from map(workers.compute, tasks)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
+    monkeypatch.setattr(extract, "compute_all", compute_all)
+    run(corpus_of(tmp_path / "audio", 1), [Ends()], tmp_path / "f")
+    assert asked == [3]
+
+
+def test_a_second_extraction_at_once_is_refused(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 2)
     run(corpus, [Ends()], tmp_path / "f")
     place = store.place(tmp_path / "f", "c", "ends", Ends().describe())
@@ -215,7 +228,7 @@ def test_device_views_run_here_in_batches(tmp_path):
         )
 
 
-def test_a_device_view_is_handed_no_more_than_it_reads(tmp_path):
+def test_a_device_view_gets_no_more_than_it_reads(tmp_path):
     """An hour of audio is trimmed before it waits with fifteen others."""
     corpus = corpus_of(tmp_path / "audio", 2)
     task = workers.Task(corpus.utterances[0], (), waveform_s=0.1)
@@ -256,6 +269,68 @@ def test_a_view_that_fails_names_itself_and_the_file(tmp_path):
         WorkerError, match=r"view 'fails' fails on .*000\.wav: RuntimeError\('no such thing'\)"
     ):
         run(corpus_of(tmp_path / "audio", 1), [Fails()], tmp_path / "f")
+
+
+@dataclass(frozen=True)
+class FailsOnLong(OnDevice):
+    """A view that fails on one utterance, alone or in a batch."""
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if any(len(w) == 4001 for w in waveforms):
+            raise OverflowError("too long")
+        return super().features(waveforms)
+
+
+def test_a_view_that_fails_on_one_of_a_batch_names_the_file(tmp_path):
+    corpus = corpus_of(tmp_path / "audio", 5)
+    sound(corpus.utterances[2].path, 2, 4001)
+    with pytest.raises(WorkerError, match=r"view 'device' fails on .*002\.wav: OverflowError\('too long'\)"):
+        run(corpus, [FailsOnLong()], tmp_path / "f")
+
+
+def test_a_view_that_gives_too_few_is_an_error(tmp_path):
+    class Forgets(Ends):
+        def features(self, waveforms):
+            return []
+
+    with pytest.raises(WorkerError, match=r"fails on .*000\.wav: .*1 waveforms give 0 features"):
+        run(corpus_of(tmp_path / "audio", 1), [Forgets()], tmp_path / "f")
+
+
+@pytest.mark.parametrize("error", [ValueError("array is too big"), MemoryError(), RuntimeError("decoder")])
+def test_whatever_a_decoder_raises_names_the_file_and_can_be_skipped(tmp_path, monkeypatch, error):
+    corpus = corpus_of(tmp_path / "audio", 3)
+    read = audio.read
+
+    def broken(path, **segment):
+        if path.stem == "001":
+            raise error
+        return read(path, **segment)
+
+    monkeypatch.setattr(audio, "read", broken)
+    with pytest.raises(AudioErrors, match=r"001\.wav: cannot be decoded"):
+        run(corpus, [Ends()], tmp_path / "f")
+    result = run(corpus, [Ends()], tmp_path / "f", on_bad_audio="skip")
+    assert {id: error.kind for id, error in result.skipped.items()} == {"001": "unreadable"}
+    assert result.stores["ends"].ids == ("000", "002")
+
+
+@dataclass(frozen=True)
+class DiesAtOne(Ends):
+    """A view whose process is killed by one file, as by a decoder's fault."""
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if any(len(w) == 4001 for w in waveforms):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().features(waveforms)
+
+
+def test_a_process_that_dies_names_the_file_it_was_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "FEW", 1)
+    corpus = corpus_of(tmp_path / "audio", 30)
+    sound(corpus.utterances[17].path, 17, 4001)
+    with pytest.raises(WorkerError, match=r"a worker process died at .*017\.wav, and dies there again"):
+        run(corpus, [DiesAtOne()], tmp_path / "f", workers=2)
 
 
 def test_processes_give_the_same_and_a_killed_one_is_an_error_and_no_hang(tmp_path, monkeypatch):
@@ -341,7 +416,7 @@ def test_shares_are_disjoint_and_together_the_whole(tmp_path):
             run(corpus, [Ends()], tmp_path / "f", shard=shard)
 
 
-def test_the_plan_is_told_first_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
+def test_the_plan_is_announced_first_and_refused_where_the_disk_is_full(tmp_path, monkeypatch):
     corpus = corpus_of(tmp_path / "audio", 3)
     plans = []
     run(corpus, [Ends(), Ends(name="other")], tmp_path / "f", announce=plans.append)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,10 @@ def test_lists_every_store_of_every_corpus(tmp_path):
     assert [(k.corpus, k.view) for k in kept] == [("c", "ends"), ("c", "ends"), ("c", "two-words")]
     assert all(store.place(tmp_path / "f", k.corpus, k.view, {}).parent == k.folder.parent for k in kept)
     assert all(k.bytes > 100 and len(k.digest) == 12 for k in kept)
-    assert manage.stores(tmp_path / "nowhere") == []
+    (tmp_path / "empty").mkdir()
+    assert manage.stores(tmp_path / "empty") == []
+    with pytest.raises(StoreError, match="nowhere is no folder, so there are no features: check --features"):
+        manage.stores(tmp_path / "nowhere")  # a mistyped folder is not "all is whole"
 
 
 def test_damage_is_found_by_part_and_mended_by_extracting_again(tmp_path):
@@ -186,6 +190,22 @@ def test_a_folder_has_every_array_as_stored(segments, tmp_path):
             values = np.load(tmp_path / "arrays" / row["features"], allow_pickle=False)
             np.testing.assert_array_equal(values, there[row["id"]])
             assert values.dtype == np.float16
+
+
+def test_an_export_that_fails_leaves_the_file_of_before(segments, tmp_path, monkeypatch):
+    corpus, stored = segments
+    to = tmp_path / "vectors.csv"
+    to.write_text("before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match=r"vectors\.csv: cannot be written \(No space left"):
+            export(corpus, "states", stored, to)
+    assert to.read_text() == "before"
+    assert not list(tmp_path.glob(".vectors*"))
 
 
 def test_export_of_nothing_and_to_nowhere_are_errors(segments, tmp_path):

@@ -185,7 +185,7 @@ def test_flipped_bits_of_values_are_found_by_verify(tmp_path):
     assert "'b'" in fault
 
 
-def test_two_writers_at_once_are_told(tmp_path):
+def test_a_second_writer_at_once_is_refused(tmp_path):
     with Writer(tmp_path, "mel", DESCRIBE) as writer:
         with pytest.raises(StoreError, match="another process is writing"):
             Writer(tmp_path, "mel", DESCRIBE)
@@ -237,7 +237,7 @@ def test_a_quota_stops_the_part_and_keeps_those_before(tmp_path):
     assert not list(tmp_path.glob(".part-*"))
 
 
-def test_a_folder_that_cannot_be_written_is_said():
+def test_a_folder_that_cannot_be_written_is_an_error():
     with pytest.raises(StoreError, match="/proc/features/mel: cannot be written"):
         Writer(Path("/proc/features/mel"), "mel", DESCRIBE)
 
@@ -256,6 +256,20 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
         assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "part-00000.arrow"]
         writer.write([row("b")])
     assert store.open(tmp_path).ids == ("a", "b")
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor):
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), (tmp_path / "t").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with store.replacing(tmp_path / "t") as file:
+        file.write(b"whole")
+    assert synced == [(tmp_path / ".t", False), (tmp_path, True)]
+    assert (tmp_path / "t").read_bytes() == b"whole"
 
 
 def test_a_part_is_not_there_before_it_is_synced(tmp_path, monkeypatch):

@@ -21,8 +21,9 @@ def test_log_probabilities_are_those_of_scikit_learn_and_their_largest_its_predi
     assert (found[:, absent] == -np.inf).all()
 
 
-def test_a_probe_has_a_row_for_each_labelled_utterance_of_validation_and_test(make_study):
-    data = make_study().data(1)
+def test_a_probe_has_a_row_for_each_labelled_utterance_of_validation_and_test(make_runner):
+    runner = make_runner()
+    data = runner.data(runner.pretraining(1))
     result = probe(data, pool_features(data, "mel"), data.labelled(data.train))
     assert result.validation.shape == (len(data.labelled(data.validation)), 4)
     assert result.test.shape == (len(data.labelled(data.test)), 4)

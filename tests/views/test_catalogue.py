@@ -72,6 +72,32 @@ def test_a_view_with_a_parameter_is_one_file_and_one_line_in_the_catalogue(tmp_p
     assert list(views) == ["mel", "egemaps", "rate", "wav2vec2", "hubert", "whisper"]
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--mel.hop", "0"),
+        ("--mel.window", "-400"),
+        ("--mel.bands", "0"),
+        ("--mel.f-min-hz", "-1"),
+        ("--mel.f-min-hz", "7800"),
+        ("--mel.f-max-hz", "8001"),
+        ("--mel.f-max-hz", "nan"),
+        ("--mel.floor", "0"),
+        ("--mel.clip.duration-s", "0.01"),
+        ("--mel.clip.duration-s", "inf"),
+        ("--speech.clip.duration-s", "nan"),
+        ("--speech.batch-s", "0"),
+        ("--egemaps.peak", "0"),
+        ("--egemaps.peak", "1"),
+    ],
+)
+def test_a_parameter_out_of_its_range_is_refused_with_its_name(flag, value, capsys):
+    with pytest.raises(SystemExit) as caught:
+        tyro.cli(ViewSettings, args=[flag, value])
+    assert caught.value.code == 2
+    assert flag.rpartition(".")[2].replace("-", "_") in capsys.readouterr().err
+
+
 def test_the_catalogue_loads_no_heavy_library():
     code = "import sys, pcl_jax.views.catalogue; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -281,7 +281,7 @@ def test_one_error_lists_everything_that_is_wrong(tmp_path):
         ("whisper", "activation_function", "relu"),
     ],
 )
-def test_what_is_not_supported_is_named(layout, field, value, tmp_path):
+def test_an_unsupported_architecture_is_named(layout, field, value, tmp_path):
     with pytest.raises(ValueError, match=rf"config\.json: {field} {value!r} is not supported"):
         load(folder(tmp_path, layout, **{field: value}))
 
@@ -316,6 +316,76 @@ def test_a_folder_that_lacks_files_or_is_not_there(tmp_path):
         load(to)
     with pytest.raises(FileNotFoundError, match="no folder or file"):
         load(tmp_path / "nowhere")
+
+
+def shard(to: Path, count: int) -> dict[str, Path]:
+    """Spread the tensors of a folder over several files and an index, as transformers does."""
+    tensors = load_file(to / "model.safetensors")
+    (to / "model.safetensors").unlink()
+    names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    placed = {tensor: names[i % count] for i, tensor in enumerate(tensors)}
+    for name in names:
+        save_file({tensor: tensors[tensor] for tensor in tensors if placed[tensor] == name}, to / name)
+    (to / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    return {name: to / name for name in names}
+
+
+def test_shards_give_what_one_file_gives(model, tmp_path):
+    to = folder(tmp_path)
+    before = find_files(to).digest()
+    shards = shard(to, 3)
+    same(load(to), model)
+    same(load(to / "model.safetensors.index.json"), model)
+    digest = find_files(to).digest()
+    assert digest != before
+    last = list(shards.values())[-1]
+    save_file({k: v + 1 for k, v in load_file(last).items()}, last)
+    assert find_files(to).digest() != digest
+
+
+def test_a_shard_that_lacks_or_is_damaged_is_named(tmp_path):
+    to = folder(tmp_path)
+    shards = list(shard(to, 3).values())
+    shards[1].write_bytes(shards[1].read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model-00002-of-00003\.safetensors is no complete"):
+        load(to)
+    shards[1].write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=r"model-00002-of-00003\.safetensors is a Git LFS pointer"):
+        load(to)
+    shards[1].unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks model-00002-of-00003\.safetensors"):
+        load(to)
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no JSON object"),
+        ("{}", "lists no files"),
+        ('{"weight_map": {"w": "../secret"}}', r"names '\.\./secret', which is no file beside it"),
+    ],
+)
+def test_an_index_that_is_damaged_or_points_elsewhere_is_refused(tmp_path, index, says):
+    to = folder(tmp_path)
+    (to / "model.safetensors").unlink()
+    (to / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=says):
+        load(to)
+
+
+def test_shards_on_the_hub_are_fetched_one_by_one(model, tmp_path, monkeypatch):
+    to = folder(tmp_path)
+    shards = shard(to, 2)
+    asked = []
+
+    def hub(name, *files):
+        asked.append(files)
+        return next((to / file for file in files if (to / file).is_file()), None), "no network"
+
+    monkeypatch.setattr("pcl_jax.views.speech_models.files._hub_file", hub)
+    same(load("somebody/something"), model)
+    assert [files for files in asked if files[0] in shards] == [(name,) for name in shards]
 
 
 def test_the_preprocessor_is_read(tmp_path):

@@ -66,6 +66,6 @@ def test_describe_changes_with_every_field():
         EgemapsView(Egemaps(sampling_rate=8000))
 
 
-def test_encoder_and_the_way_to_a_worker():
+def test_the_view_can_be_pickled_and_its_encoder_follows_the_configuration():
     assert pickle.loads(pickle.dumps(EgemapsView())) == EgemapsView()
     assert ENCODERS["vector"](EgemapsView(), Encoders(init="torch")).initial == "torch"

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pcl_jax.config import Encoders
 from pcl_jax.data.ragged import pack
@@ -16,6 +18,7 @@ from pcl_jax.views.speech_models.batched import bucket
 from pcl_jax.views.speech_models.model import untrained
 from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 
+REFERENCE = Path(__file__).parents[1] / "reference"
 BARE = SpeechModels(clip=Clip(duration_s=2.0, pad=False))
 PADDED = SpeechModels(clip=Clip(duration_s=2.0, pad=True))
 LENGTHS = (400, 9_001, 31_999, 40_000)
@@ -35,10 +38,10 @@ def alone(waveform: np.ndarray) -> np.ndarray:
 
 
 def test_bare_features_are_those_of_the_utterance_alone():
-    """In whatever order and company: the norm over time leaves the bucket's padding out."""
-    given = waveforms(*LENGTHS)
-    found = stand_in("wav2vec2", BARE).features(given)
-    for waveform, features in zip(given, found, strict=True):
+    """Order and batch do not matter: the norm over time leaves the bucket's padding out."""
+    inputs = waveforms(*LENGTHS)
+    found = stand_in("wav2vec2", BARE).features(inputs)
+    for waveform, features in zip(inputs, found, strict=True):
         expected = alone(waveform[:32_000])
         assert features.dtype == np.float16
         assert features.shape == expected.shape
@@ -46,13 +49,13 @@ def test_bare_features_are_those_of_the_utterance_alone():
 
 
 def test_padded_features_are_the_valid_frames_of_the_padded_clip():
-    given = waveforms(9_001, 40_000)
-    found = stand_in("wav2vec2", PADDED).features(given)
-    padded = alone(np.pad(given[0], (0, 32_000 - 9_001)))
+    inputs = waveforms(9_001, 40_000)
+    found = stand_in("wav2vec2", PADDED).features(inputs)
+    padded = alone(np.pad(inputs[0], (0, 32_000 - 9_001)))
     assert found[0].shape[0] == 27 == (9_001 - 400) // 320 + 1
     assert found[1].shape[0] == 99
     np.testing.assert_allclose(found[0], padded[:27], atol=4e-3)
-    bare = stand_in("wav2vec2", BARE).features(given[:1])[0]
+    bare = stand_in("wav2vec2", BARE).features(inputs[:1])[0]
     assert (
         np.abs(found[0].astype(float) - bare).max() > 0.05
     )  # the two policies differ, and the store must know
@@ -60,20 +63,20 @@ def test_padded_features_are_the_valid_frames_of_the_padded_clip():
 
 def test_the_batch_of_an_accelerator_gives_the_same():
     """Partly filled batches with silent rows, several lengths in one."""
-    given = waveforms(*LENGTHS)
+    inputs = waveforms(*LENGTHS)
     for config in (BARE, PADDED):
-        single = stand_in("wav2vec2", config).features(given)
-        batched = stand_in("wav2vec2", replace(config, batch_s=8.0)).features(given)
+        single = stand_in("wav2vec2", config).features(inputs)
+        batched = stand_in("wav2vec2", replace(config, batch_s=8.0)).features(inputs)
         for one, other in zip(single, batched, strict=True):
             np.testing.assert_allclose(one, other, atol=4e-3)
 
 
 def test_whisper_keeps_the_valid_frames_of_its_window():
     config = replace(PADDED, clip=Clip(duration_s=1.0))
-    given = waveforms(321, 40_000)
-    found = stand_in("whisper", config).features(given)
+    inputs = waveforms(321, 40_000)
+    found = stand_in("whisper", config).features(inputs)
     assert [x.shape for x in found] == [(2, 4, 64), (50, 4, 64)]
-    expected = np.asarray(hidden_states(untrained("whisper"), given[1][None, :16_000]))[0]
+    expected = np.asarray(hidden_states(untrained("whisper"), inputs[1][None, :16_000]))[0]
     np.testing.assert_allclose(found[1], expected, atol=4e-3)
 
 
@@ -114,12 +117,68 @@ def test_float16_overflow_names_the_layer():
 
 
 def test_normalisation_only_when_asked_for():
-    given = [w * 3 + 0.5 for w in waveforms(9_001)]
-    normalised = (given[0] - given[0].mean()) / np.sqrt(given[0].var() + 1e-7)
-    for setting, wanted in (("never", given[0]), ("checkpoint", normalised)):
+    inputs = [w * 3 + 0.5 for w in waveforms(9_001)]
+    normalised = (inputs[0] - inputs[0].mean()) / np.sqrt(inputs[0].var() + 1e-7)
+    for setting, wanted in (("never", inputs[0]), ("torchaudio", inputs[0]), ("checkpoint", normalised)):
         view = stand_in("wav2vec2", replace(BARE, normalise=setting))
         view.__dict__["model"] = view.model.replace(normalise=True)
-        np.testing.assert_allclose(view.features(given)[0], alone(wanted), atol=4e-3)
+        np.testing.assert_allclose(view.features(inputs)[0], alone(wanted), atol=4e-3)
+
+
+def checkpoint_folder(tmp_path, layout: str, preprocessor: str | None = None):
+    """A checkpoint as the hub has them, from a stored reference."""
+    with np.load(REFERENCE / f"speech_models_{layout}.npz") as file:
+        tensors = {name.removeprefix("tensors/"): file[name] for name in file if name.startswith("tensors/")}
+        config = str(file["config"])
+    to = tmp_path / layout
+    to.mkdir(exist_ok=True)
+    (to / "config.json").write_text(config)
+    save_file(tensors, to / "model.safetensors")
+    if preprocessor is not None:
+        (to / "preprocessor_config.json").write_text(preprocessor)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("layout", "setting", "preprocessor", "normalises"),
+    [
+        ("wav2vec2_base", "torchaudio", '{"do_normalize": true}', False),
+        ("wav2vec2_base", "checkpoint", '{"do_normalize": true}', True),
+        ("wav2vec2_base", "checkpoint", '{"do_normalize": false}', False),
+        ("wav2vec2_large", "torchaudio", '{"do_normalize": true}', True),
+        ("wav2vec2_large", "torchaudio", "{}", True),
+        ("wav2vec2_large", "torchaudio", '{"do_normalize": false}', False),
+        ("wav2vec2_large", "torchaudio", None, True),
+        ("wav2vec2_large", "never", '{"do_normalize": true}', False),
+        ("whisper", "torchaudio", '{"do_normalize": true}', False),
+        ("whisper", "checkpoint", "{}", False),
+    ],
+)
+def test_normalisation_is_torchaudios_or_the_checkpoints(tmp_path, layout, setting, preprocessor, normalises):
+    """As `torchaudio.pipelines`: WAV2VEC2_BASE and HUBERT_BASE do not normalise, the large ones do."""
+    to = checkpoint_folder(tmp_path, layout, preprocessor)
+    family = layout.split("_")[0]
+    config = replace(BARE, clip=Clip(1.0, pad=False))
+    view = SpeechModelView(family, str(to), replace(config, normalise=setting))
+    loud = [3 * w + 0.5 for w in waveforms(9_001)]
+    normalised = [(w - w.mean()) / np.sqrt(w.var() + 1e-7) for w in loud]
+    never = SpeechModelView(family, str(to), replace(config, normalise="never"))
+    expected = never.features(normalised if normalises else loud)
+    np.testing.assert_allclose(view.features(loud)[0], expected[0], atol=4e-3)
+    assert (view.describe() == never.describe()) == (not normalises)
+
+
+def test_a_preprocessor_that_is_fetched_later_changes_the_digest(tmp_path, caplog):
+    assumed = SpeechModelView("wav2vec2", str(checkpoint_folder(tmp_path, "wav2vec2_large"))).describe()
+    assert "normalised: assumed, there is no preprocessor_config.json" in caplog.text
+    said = {}
+    for do in ("true", "false"):
+        to = checkpoint_folder(tmp_path, "wav2vec2_large", f'{{"do_normalize": {do}}}')
+        said[do] = SpeechModelView("wav2vec2", str(to)).describe()
+    assert assumed != said["true"] != said["false"] != assumed
+    to = checkpoint_folder(tmp_path, "wav2vec2_large", "{")
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json cannot be read"):
+        SpeechModelView("wav2vec2", str(to)).describe()
 
 
 def test_too_short_an_utterance_is_an_error():
@@ -131,7 +190,7 @@ def test_the_description_names_what_changes_a_value_and_nothing_else():
     base = stand_in("wav2vec2", BARE).describe()
     assert json.loads(json.dumps(base)) == base
     assert base["weights"].startswith("untrained stand-in")
-    for other in (PADDED, replace(BARE, dtype="bfloat16"), replace(BARE, normalise="checkpoint")):
+    for other in (PADDED, replace(BARE, dtype="bfloat16")):
         assert stand_in("wav2vec2", other).describe() != base
     assert stand_in("hubert", BARE).describe() != base
     assert stand_in("wav2vec2", replace(BARE, batch_s=9.0)).describe() == base

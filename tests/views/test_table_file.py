@@ -34,13 +34,13 @@ def test_columns_of_numbers_are_features_and_the_others_are_named(tmp_path, suff
     found = read_features(table(tmp_path, columns, suffix))
     assert found.names == ("f1", "f 2")
     assert found.left_out == ("emotion",)
-    assert found.index == {"file": FILES}
+    assert found.index_columns == {"file": FILES}
     np.testing.assert_array_equal(found.values, np.float32([[1, 0.5], [2, 1e-3], [3, -2]]))
 
 
 def test_index_cells_are_text_however_much_they_look_like_numbers(tmp_path):
     path = table(tmp_path, {"id": ["000", "1e3", "true"], "start": ["1", "2", "3"], "f": [1, 2, 3]}, ".csv")
-    assert read_features(path).index == {"id": ["000", "1e3", "true"], "start": ["1", "2", "3"]}
+    assert read_features(path).index_columns == {"id": ["000", "1e3", "true"], "start": ["1", "2", "3"]}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -58,7 +58,7 @@ def test_row_numbers_labels_and_speakers_are_no_features(tmp_path, suffix, name)
         read_features(path)
 
 
-def test_features_whose_names_hold_such_a_word_beside_others_are_taken(tmp_path):
+def test_features_whose_names_hold_such_a_word_and_others_are_taken(tmp_path):
     names = [
         "F0semitoneFrom27.5Hz_sma3nz_amean",
         "equivalentSoundLevel_dBp",
@@ -99,7 +99,7 @@ def test_blank_cells_are_values_that_are_missing(tmp_path):
         ('id,f\na,1\nb,"2\nc,3\nd,4"\n', r"column 'f', row 2: the cell holds a line break"),
         ("id,f\na,1\nb,2,3\n", "cannot be read"),
         ("id,f\na,1\nb\n", "cannot be read"),
-        ("id;f\na;1\n", r"no column 'id' or 'file' .*it has 'id;f'"),
+        ("id;f\na;1\n", r"no column 'id' or 'file' .*separated by commas, it has 'id;f'"),
         ("id,f\n", "has no rows"),
         ("id,f,f\na,1,2\n", "two columns of the name 'f'"),
         ("id,word\na,b\n", "no column of numbers"),
@@ -123,5 +123,5 @@ def test_choosing_a_table_says_which_columns_are_its_features(tmp_path):
         f"the view mine: 20 feature columns of {path}: f0, f1, f2, f3, f4, ...; "
         "without numbers, so left out: word"
     )
-    with pytest.raises(ValueError, match=r"the view mine: .*none\.csv is no \.csv or \.parquet file"):
+    with pytest.raises(ValueError, match=r"the view mine: there is no table .*none\.csv"):
         choose(catalogue(), (f"mine={tmp_path / 'none.csv'}",), ())

@@ -25,3 +25,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{'checkpoint' if name == 'load' else 'model'}"), name)
+
+
+def __dir__() -> list[str]:
+    """List them too: for completion and for the documentation."""
+    return sorted({*globals(), *__all__})

@@ -78,7 +78,7 @@ def float16_states(
     found: list[np.ndarray | None] = [None] * len(waveforms)
     running: deque[tuple[Batch, Any]] = deque()
     masked = not pad or model.architecture.asks_for_mask
-    # Whisper computes its whole window whatever it is given: one bucket.
+    # Whisper computes its whole window for every length: one bucket.
     one_bucket = not masked or model.family == "whisper"
     for batch in _batches(waveforms, clip_samples, one_bucket, batch_s):
         # One batch ahead: the device computes it while the one before is copied out.
@@ -100,7 +100,7 @@ def _batches(
         samples = clip_samples if one_bucket else min(bucket(len(waveforms[order[0]])), clip_samples)
         n = max(1, int(batch_s * SAMPLING_RATE) // samples)
         rows, order = order[:n], order[n:]
-        # A batch that is not full keeps its shape, or it would be compiled anew; its empty rows
+        # A batch that is not full keeps its shape, or it would be compiled again; its empty rows
         # are silence, which no other row notices.
         batch = np.zeros((n, samples), np.float32)
         lengths = np.full(n, samples, np.int32)

@@ -1,16 +1,12 @@
-"""Reader of a checkpoint: files, the architecture that the config describes, tensors -> a SpeechModel.
+"""Reader of a checkpoint: the architecture that its config describes, its tensors -> a SpeechModel.
 
-The only module that imports transformers (which fills the gaps of a config and finds the files of a hub
-name). No torch: see `torch_file`.
+transformers fills the gaps of a config. No torch: see `torch_file`.
 """
 
-import hashlib
-import json
 import logging
 import os
-import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,33 +14,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED, Family
-from pcl_jax.views.speech_models.model import SpeechModel, untrained
+from pcl_jax.views.speech_models.files import find_files, import_transformers, read_json
+from pcl_jax.views.speech_models.model import Architecture, SpeechModel, untrained
 from pcl_jax.views.speech_models.parameters import to_parameters
 from pcl_jax.views.speech_models.torch_file import read_torch_file
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 from pcl_jax.views.speech_models.whisper import WhisperArchitecture
 
+_LFS_POINTER = b"version https://git-lfs"
+
 log = logging.getLogger(__name__)
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Files to look for, in this order: safetensors can hold nothing but tensors."""
-
-
-@dataclass(frozen=True)
-class CheckpointFiles:
-    """The files of a checkpoint on this machine."""
-
-    config: Path
-    weights: Path
-    preprocessor: Path | None
-
-    def digest(self) -> str:
-        """Return the SHA-256 over the contents of the config and the weights, hexadecimal."""
-        total = hashlib.sha256()
-        for path in (self.config, self.weights):
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.hexdigest()
 
 
 def load(
@@ -55,9 +34,9 @@ def load(
     Heads, decoders and quantizers in the file are left out; the log (level INFO) names them.
 
     Args:
-        checkpoint: A name on the Hugging Face hub, a folder with `config.json` and `model.safetensors`
-            or `pytorch_model.bin`, one of those two files in such a folder, or `untrained` (a small
-            wav2vec 2.0 base with random weights: see `untrained`).
+        checkpoint: A name on the Hugging Face hub; a folder with `config.json` and `model.safetensors` or
+            `pytorch_model.bin`, or with the shards of one of them and their index; one of those files in
+            such a folder; or `untrained` (a small wav2vec 2.0 base with random weights).
         dtype: Dtype of the products and the residual stream; norms and softmax are float32 either way.
 
     Raises:
@@ -70,18 +49,20 @@ def load(
     files = find_files(checkpoint)
     family, architecture = read_architecture(files.config)
     try:
-        parameters, others = to_parameters(_tensors(files.weights), family, architecture, dtype)
+        tensors = ChainMap(*map(_tensors, files.weights))  # pyright: ignore[reportArgumentType]
+        parameters, left_out = to_parameters(tensors, family, architecture, dtype)
     except ValueError as error:
-        raise ValueError(f"{files.weights}: {error}") from error
-    if others:
-        parts = sorted({".".join(name.split(".")[:2]) for name in others})
+        raise ValueError(f"{files.weights[0]}: {error}") from error
+    if left_out:
+        parts = sorted({".".join(name.split(".")[:2]) for name in left_out})
         log.info(
             "%s: %d tensors are no part of the encoder and were left out: %s",
-            files.weights,
-            len(others),
+            files.weights[0],
+            len(left_out),
             ", ".join(parts),
         )
-    return SpeechModel(parameters, architecture, family, dtype, _asks_for_normalisation(files.preprocessor))
+    normalise = asks_for_normalisation(files.preprocessor, architecture)
+    return SpeechModel(parameters, architecture, family, dtype, normalise)
 
 
 def family_of(checkpoint: str) -> Family:
@@ -93,102 +74,38 @@ def family_of(checkpoint: str) -> Family:
     return "wav2vec2" if checkpoint == UNTRAINED else read_architecture(find_files(checkpoint).config)[0]
 
 
-def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
-    """Find the files of a checkpoint: in a local folder, in the cache of the hub, or on the hub.
+def asks_for_normalisation(preprocessor: Path | None, architecture: Architecture) -> bool:
+    """Return whether a checkpoint asks for waveforms of zero mean and unit variance.
+
+    A file without the key has the default of transformers: yes for wav2vec 2.0 and HuBERT, no for Whisper.
+    Without the file the answer is that of torchaudio's bundles: yes for models with layer-norm convolutions,
+    which ask for a mask too.
 
     Raises:
-        FileNotFoundError: A file is in none of them; names the remedy.
+        ValueError: The file is damaged.
     """
-    path = Path(checkpoint).expanduser()
-    if path.exists():
-        folder = path if path.is_dir() else path.parent
-        named = [path] if path.is_file() else [folder / name for name in WEIGHT_FILES]
-        weights = next((file for file in named if file.is_file()), None)
-        lacking = [
-            name
-            for name, found in (
-                ("config.json", (folder / "config.json").is_file()),
-                (" or ".join(WEIGHT_FILES), weights is not None),
-            )
-            if not found
-        ]
-        if weights is None or lacking:
-            raise FileNotFoundError(
-                f"the checkpoint folder {folder} lacks {' and '.join(lacking)}: copy them there from the "
-                "model's page on the hub"
-            )
-        preprocessor = folder / "preprocessor_config.json"
-        return CheckpointFiles(
-            folder / "config.json", weights, preprocessor if preprocessor.is_file() else None
-        )
-
-    name = str(checkpoint)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise FileNotFoundError(f"no folder or file {name}, and no hub name looks like that")
-    config, reason = _hub_file(name, "config.json")
-    weights = None
-    if config is not None:
-        for file in WEIGHT_FILES:
-            weights, reason = _hub_file(name, file)
-            if weights is not None:
-                break
-    if config is None or weights is None:
-        raise FileNotFoundError(
-            f"the checkpoint {name!r} is no local folder or file, is not in the cache and could not be "
-            f"fetched ({reason}).\n"
-            f"  With a network:    hf download {name} config.json preprocessor_config.json "
-            f"{WEIGHT_FILES[0]}   (or {WEIGHT_FILES[1]} where the model has no other)\n"
-            f"  Without one:       put config.json and {WEIGHT_FILES[0]} (or {WEIGHT_FILES[1]}) of "
-            f"https://huggingface.co/{name}/tree/main into a folder and give the folder's path instead\n"
-            f"  To try things out: the checkpoint {UNTRAINED!r}, random weights"
-        )
-    return CheckpointFiles(config, weights, _hub_file(name, "preprocessor_config.json")[0])
-
-
-def _transformers() -> Any:
-    # Silence its advice to install torch, which we do not need.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # It would report each of five tries, twice; the error at the end is enough.
-    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
-    import transformers
-
-    return transformers
-
-
-def _hub_file(name: str, file: str) -> tuple[Path | None, str]:
-    """Return a file in the cache, fetched if need be; or None and the reason, in one line."""
-    reason = f"it has no {file}"
-    for only_cached in (True, False):  # without a network, asking the hub takes half a minute
-        try:
-            found = _transformers().utils.cached_file(name, file, local_files_only=only_cached)
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-        else:
-            if found is not None:
-                return Path(found), ""
-    return None, reason
-
-
-def _asks_for_normalisation(preprocessor: Path | None) -> bool:
-    return preprocessor is not None and bool(json.loads(preprocessor.read_text()).get("do_normalize", False))
+    if preprocessor is None:
+        return architecture.asks_for_mask
+    whisper = isinstance(architecture, WhisperArchitecture)
+    return bool(read_json(preprocessor).get("do_normalize", not whisper))
 
 
 def read_architecture(
     config_file: Path,
-) -> tuple[Family, Wav2Vec2Architecture | WhisperArchitecture]:
+) -> tuple[Family, Architecture]:
     """Read family and architecture from a `config.json`; transformers' defaults fill its gaps.
 
     Raises:
         ValueError: Names the field that asks for something these models do not have.
     """
-    content = json.loads(config_file.read_text())
-    family = content.get("model_type")
+    content = read_json(config_file)
+    family: Any = content.get("model_type")
     if family not in DEFAULT_CHECKPOINTS:
         raise ValueError(
             f"{config_file}: model_type {family!r} is not supported; supported are "
             f"{', '.join(DEFAULT_CHECKPOINTS)}"
         )
-    config = _transformers().AutoConfig.from_pretrained(config_file.parent)
+    config = import_transformers().AutoConfig.from_pretrained(config_file.parent)
 
     def only(field: str, *values: Any) -> None:
         value = getattr(config, field, values[0])
@@ -231,6 +148,11 @@ def read_architecture(
 
 def _tensors(path: Path) -> Mapping[str, np.ndarray]:
     """Open either kind of file; each tensor is read when it is asked for."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ValueError(
+                f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder"
+            )
     if path.suffix == ".safetensors":
         return _SafetensorsFile(path)
     return read_torch_file(path)

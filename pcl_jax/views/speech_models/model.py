@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from pcl_jax.views.speech_models.families import Family
 from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
 from pcl_jax.views.speech_models.whisper import WhisperArchitecture, sinusoids
 
+Architecture: TypeAlias = Wav2Vec2Architecture | WhisperArchitecture
+
 UNTRAINED_SEED = 0
 _SMALL = Wav2Vec2Architecture(
     conv_channels=(64,) * 7,
@@ -26,7 +28,7 @@ _SMALL = Wav2Vec2Architecture(
     position_kernel=16,
     position_groups=4,
 )
-UNTRAINED_ARCHITECTURES: Mapping[Family, Wav2Vec2Architecture | WhisperArchitecture] = {
+UNTRAINED_ARCHITECTURES: Mapping[Family, Architecture] = {
     "wav2vec2": _SMALL,
     "hubert": _SMALL,
     "whisper": WhisperArchitecture(width=64, layers=3, heads=4, feed_forward=128),
@@ -37,7 +39,7 @@ class SpeechModel(struct.PyTreeNode):
     """A frozen large speech model; `load` makes one. Its leaves are the parameters, all else is static."""
 
     parameters: Any
-    architecture: Wav2Vec2Architecture | WhisperArchitecture = struct.field(pytree_node=False)
+    architecture: Architecture = struct.field(pytree_node=False)
     family: Family = struct.field(pytree_node=False)
     """The `model_type` of the checkpoint's config."""
     dtype: Literal["float32", "bfloat16"] = struct.field(pytree_node=False, default="float32")
@@ -92,7 +94,7 @@ def hidden_states(
 
 
 def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float32") -> SpeechModel:
-    """Make a small model with random weights from a fixed seed: the stand-in where no checkpoint is at hand.
+    """Make a small model with random weights from a fixed seed: the stand-in for a checkpoint.
 
     It shows that a pipeline runs and nothing else; every title calls it "untrained stand-in".
     """
@@ -101,7 +103,7 @@ def untrained(family: Family, *, dtype: Literal["float32", "bfloat16"] = "float3
 
 def random_model(
     family: Family,
-    architecture: Wav2Vec2Architecture | WhisperArchitecture,
+    architecture: Architecture,
     *,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> SpeechModel:

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcl_jax.views.speech_models.families import Family
-from pcl_jax.views.speech_models.wav2vec2 import Wav2Vec2Architecture
-from pcl_jax.views.speech_models.whisper import WhisperArchitecture
+from pcl_jax.views.speech_models.model import Architecture
 
 _WAV2VEC2_NAMES = (
     (r"conv_(\d+)", r"feature_extractor.conv_layers.\1.conv"),
@@ -85,7 +84,7 @@ def tensor_name(path: str, family: Family) -> str:
 def to_parameters(
     tensors: Mapping[str, np.ndarray],
     family: Family,
-    architecture: Wav2Vec2Architecture | WhisperArchitecture,
+    architecture: Architecture,
     dtype: str,
 ) -> tuple[dict[str, Any], list[str]]:
     """Convert the tensors of a checkpoint to the parameters of `architecture.module(dtype)`.

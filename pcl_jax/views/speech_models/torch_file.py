@@ -2,7 +2,7 @@
 
 A pickle can name any function of the machine that reads it and have it called. This reader looks
 every name up in its own list (`_allowed`): the names are those with which torch writes tensors, and the
-objects behind them are defined here and only store what they are given. Any other name ends the reading.
+objects behind them are defined here and only store their arguments. Any other name ends the reading.
 
 It reads both containers that `torch.save` has used: the zip archive (since torch 1.6) and, before it, a
 stream of pickles followed by the storages' bytes ("legacy").

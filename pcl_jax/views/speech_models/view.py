@@ -1,5 +1,7 @@
 """Views "wav2vec2", "hubert", "whisper": waveform -> hidden states `[t, h, d]` of a frozen speech model."""
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,7 +13,13 @@ import numpy as np
 from pcl_jax import audio
 from pcl_jax.views.clip import Clip
 from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED, Family
+from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Version of the algorithm: raised with every change that changes a value."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +27,22 @@ class SpeechModels:
     """Parameters of the hidden states of frozen speech models; `--speech-model` says which models."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's products and residual stream; features are stored as float16 either way."""
-    normalise: Literal["never", "checkpoint"] = "never"
-    """`checkpoint`: utterances get zero mean and unit variance if the checkpoint's
-    `preprocessor_config.json` asks for it. torchaudio's bundle, which the paper used, does not."""
+    """Dtype of the model's products and residual stream; features are stored as float16 either way."""
+    normalise: Literal["torchaudio", "checkpoint", "never"] = "torchaudio"
+    """Zero mean and unit variance of each utterance. `torchaudio`: as in its bundles, which the paper used:
+    never for base models and Whisper; for models with layer-norm convolutions (large, XLS-R) as their
+    `preprocessor_config.json` says. `checkpoint`: as that file says, for every model."""
     clip: Clip = field(default_factory=Clip)
     """`pad=False`, and models that mask their padding anyway, compute no padding but their bucket's."""
     batch_s: float | None = None
-    """Seconds of audio, padding included, that a model gets at once: bounds memory (about 13 MB a second
-    for wav2vec 2.0 base in float32), changes no value. None: single utterances on a CPU, whose cache is
-    small; 240 s on an accelerator."""
+    """Seconds of audio, padding included, in one batch: bounds memory (about 13 MB a second for wav2vec 2.0
+    base in float32), changes no value. None: single utterances on a CPU, whose cache is small; 240 s on an
+    accelerator."""
+
+    def __post_init__(self) -> None:
+        """Refuse a batch without audio. Raises: ValueError."""
+        if self.batch_s is not None and not 0 < self.batch_s < math.inf:
+            raise ValueError(f"batch_s is {self.batch_s:g}: give seconds above 0")
 
 
 @dataclass(frozen=True)
@@ -107,28 +121,54 @@ class SpeechModelView(View):
         return loaded
 
     @cached_property
+    def _normalisation(self) -> bool | str:
+        """Whether waveforms are normalised; a text where that is assumed, because a file is missing."""
+        from pcl_jax.views.speech_models import checkpoint, files
+
+        if self.checkpoint == UNTRAINED:
+            return False
+        found = files.find_files(self.checkpoint)
+        architecture = checkpoint.read_architecture(found.config)[1]
+        if not self._asks_checkpoint(architecture):
+            return False
+        wanted = checkpoint.asks_for_normalisation(found.preprocessor, architecture)
+        if found.preprocessor is not None:
+            return wanted
+        assumed = f"{'' if wanted else 'not '}normalised: assumed, there is no {files.PREPROCESSOR}"
+        log.warning("the waveforms for %s are %s", self.checkpoint, assumed)
+        return assumed
+
+    def _asks_checkpoint(self, architecture: Any) -> bool:
+        """Return whether the checkpoint decides if waveforms are normalised; else they are not."""
+        setting = self.config.normalise
+        # Models with layer-norm convolutions are those that ask for a mask.
+        return setting == "checkpoint" or (setting == "torchaudio" and architecture.asks_for_mask)
+
+    @cached_property
     def _weights(self) -> str:
-        from pcl_jax.views.speech_models import checkpoint, model
+        from pcl_jax.views.speech_models import files, model
 
         if self.checkpoint == UNTRAINED:
             architecture = model.UNTRAINED_ARCHITECTURES[self.family]
             return f"untrained stand-in, seed {model.UNTRAINED_SEED}, {architecture}"
-        return checkpoint.find_files(self.checkpoint).digest()
+        return files.find_files(self.checkpoint).digest()
 
     def describe(self) -> Mapping[str, Any]:
         """Return everything that changes a value; the checkpoint by its content.
 
         Raises:
-            FileNotFoundError: the checkpoint cannot be had.
+            FileNotFoundError: The checkpoint is not on this machine and cannot be fetched.
         """
         c = self.config
         return {
             "kind": self.family,
+            "version": VERSION,
+            "libraries": series(*AUDIO_LIBRARIES),
             "audio": audio.PROCESSING,
             "dtype": "float16",
             "weights": self._weights,
             "precision": c.dtype,
-            "normalise": c.normalise,
+            "normalised": self._normalisation,
             "clip": asdict(c.clip),
         }
 
@@ -141,8 +181,8 @@ class SpeechModelView(View):
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute float16 `[t, h, d]` of each waveform, its valid frames.
 
-        Hand over many at once (some hundreds on an accelerator): the more there are, the closer in
-        length are those that share a batch.
+        Pass many at once (some hundreds on an accelerator): the more there are, the closer in length are
+        those that share a batch.
 
         Raises:
             OverflowError: a state is beyond float16; names the layer.
@@ -163,6 +203,6 @@ class SpeechModelView(View):
         )
 
     def _normalise(self, waveform: np.ndarray) -> np.ndarray:
-        if self.config.normalise == "never" or not self.model.normalise:
+        if not (self.model.normalise and self._asks_checkpoint(self.model.architecture)):
             return waveform
         return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)

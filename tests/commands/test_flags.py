@@ -1,0 +1,54 @@
+"""Flags: what is printed to be typed again means the same; numbers that cannot be meant are one line."""
+
+from dataclasses import replace
+
+import pytest
+
+from pcl_jax.commands.flags import Finetune, Pretrain, parse, words_to_repeat
+
+BOX = str.maketrans(dict.fromkeys("│╭╮╰╯─", " "))
+"""Characters of the box that tyro draws around an error."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--corpus", "table", "--root", "t.csv", "--targets", "angry", "calm=neutral+calm", "--seed", "3"],
+        ["--preset", "authors", "--features", "f", "--runs", "r"],
+        ["--preset", "authors", "--encoders.init", "flax", "--normalise", "speaker"],
+        ["--mel.no-log", "--mel.clip.no-pad", "--mel.bands", "80", "--speech.dtype", "bfloat16"],
+        ["--speech-model", "a/b", "c", "--devices", "1", "--max-feature-memory", "0.1"],
+    ],
+)
+def test_the_words_to_repeat_give_another_command_the_same_corpus_and_features(words):
+    command = parse(["pretrain", *words])
+    assert isinstance(command, Pretrain)
+    again = parse(["finetune", *words_to_repeat(command), "--fold", "2"])
+    assert isinstance(again, Finetune)
+    shared = {name: getattr(command, name) for name in vars(command) if name in vars(again)}
+    assert replace(again, **(shared | {"fold": 2, "finetuning": again.finetuning})) == again
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("pretrain", "--epochs", "0"), "epochs is 0; give 1 or more"),
+        (("pretrain", "--batch", "1"), "batch is 1; give 2 or more"),
+        (("pretrain", "--temperature", "0"), "temperature is 0.0; give a number above 0"),
+        (("pretrain", "--utterances", "-5"), "utterances is -5; give 1 or more"),
+        (("pretrain", "--learning-rate", "-1"), "learning-rate is -1.0"),
+        (("pretrain", "--finetuning.patience", "0"), "patience is 0"),
+        (("pretrain", "--encoders.dropout", "1"), "dropout is 1.0"),
+        (("finetune", "--supervised", "--batch", "0"), "batch is 0; give 1 or more"),
+        (("pretrain", "--resident", "0.1"), "--resident is called --max-feature-memory now"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_refused_before_anything_is_done(capsys, words, says):
+    with pytest.raises(SystemExit) as stop:
+        parse(words)
+    printed = capsys.readouterr()
+    error = " ".join((printed.out + printed.err).translate(BOX).split())
+    assert stop.value.code == 2
+    assert says in error
+    assert "Traceback" not in error
