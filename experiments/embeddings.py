@@ -16,7 +16,7 @@ emotion, marker the speaker.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def panel(
 
 def draw(
     folder: Path,
-    panels: "Mapping[tuple[Source, str], Panel]",
+    panels: "Mapping[tuple[Any, str], Panel]",
     titles: Mapping[str, str],
     labels: np.ndarray,
     speakers: Sequence[str],

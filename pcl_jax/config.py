@@ -79,6 +79,8 @@ class Pretraining:
         _require(self.utterances is None or self.utterances > 0, "utterances", self.utterances, "1 or more")
         _require(self.batch > 1, "batch", self.batch, "2 or more: an utterance needs negatives")
         _require(self.temperature > 0, "temperature", self.temperature, "a number above 0")
+        threshold = self.plateau_threshold
+        _require(0 <= threshold < 1, "plateau-threshold", threshold, "0 or more, less than 1")
         _check_schedule(self)
 
 

@@ -159,21 +159,27 @@ class Layout:
         for view, frames in fixed.items():
             if (longest := lengths[view].max(initial=0)) > frames:
                 raise ValueError(f"an utterance has {longest} frames of {view}; its encoder reads {frames}")
-            # As many frames for padding: the encoder reshapes a group to utterances of one length.
+            # Padding has as many frames: the encoder reshapes a group to utterances of one length.
             slot = int(slot_frames(np.array([frames]))[0])
             capacities[view] = [rows.shape[-1] * slot for rows in placed]
-        needed, average = {}, {}
-        for view in lengths:
-            if view in fixed:
-                continue
-            frames = lengths[view]
-            needed[view] = np.array(
-                [slot_frames(np.where(rows >= 0, frames[rows], 0)).sum(axis=-1).max() for rows in placed]
-            )
-            average[view] = slot_frames(frames).mean()
-        if needed:
-            utterances = round_up_sizes(np.max([needed[view] / average[view] for view in needed], axis=0))
-        for view in needed:
-            frames = np.ceil(utterances * average[view] / ALIGNMENT) * ALIGNMENT
-            capacities[view] = frames.astype(int).tolist()
+        capacities |= _ragged_capacities({v: lengths[v] for v in lengths if v not in fixed}, placed)
         return [tuple((view, capacities[view][i]) for view in lengths) for i in range(len(batches))]
+
+
+def _ragged_capacities(
+    lengths: Mapping[str, Int[np.ndarray, " n"]], placed: Sequence[Int[np.ndarray, "*r g b"]]
+) -> dict[str, list[int]]:
+    """Return the frames that the fullest group of each batch needs, rounded up for all views together."""
+    if not lengths:
+        return {}
+    slot_sizes = {view: np.append(slot_frames(frames), 0) for view, frames in lengths.items()}  # -1: 0
+    average = {view: sizes[:-1].mean() for view, sizes in slot_sizes.items()}
+    utterances = [
+        [sizes[rows].sum(axis=-1).max() / average[view] for rows in placed]
+        for view, sizes in slot_sizes.items()
+    ]
+    rounded = round_up_sizes(np.max(utterances, axis=0))
+    return {
+        view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
+        for view in lengths
+    }

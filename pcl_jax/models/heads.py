@@ -41,7 +41,7 @@ class ProjectionHead(nn.Module):
             momentum=0.9,
             epsilon=1e-5,
             axis_name=self.axis_name if train else None,
-        )(x, mask=None if mask is None else mask[:, None])
+        )(x, mask=None if mask is None else jnp.asarray(mask)[:, None])
         return dense(self.width, self.hidden, self.initial)(x)
 
 

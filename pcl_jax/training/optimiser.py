@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pcl_jax.arrays import Variables
+from pcl_jax.arrays import Array, Variables
 
 
 class TrainState(NamedTuple):
@@ -30,7 +30,7 @@ def init_state(params: Variables, statistics: Variables) -> TrainState:
 
 
 def apply_gradient(
-    state: TrainState, gradient: Variables, statistics: Variables, learning_rate: jax.Array | float
+    state: TrainState, gradient: Variables, statistics: Variables, learning_rate: Array | float
 ) -> TrainState:
     """Take one Adam step."""
     updates, moments = ADAM.update(gradient, state.moments, state.params)

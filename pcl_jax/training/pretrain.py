@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
+from pcl_jax.arrays import Array
 from pcl_jax.config import Pretraining
 from pcl_jax.corpora.utterance import NotPossible
 from pcl_jax.data.batches import order
@@ -165,7 +166,7 @@ def _validate(
     rows: Int[np.ndarray, " n"],
     batch_size: int,
     mesh: Mesh,
-    labels: jax.Array,
+    labels: Array,
     static: Mapping[str, Any],
 ) -> _Validation:
     """Evaluate a state on these rows, batch by batch."""
@@ -195,7 +196,7 @@ def _advance(progress: Progress, state: TrainState, row: Mapping[str, Any], conf
 def _locate_failure(
     state: TrainState,
     batches: Iterator[Batch],
-    labels: jax.Array,
+    labels: Array,
     learning_rate: float,
     key: jax.Array,
     static: Mapping[str, Any],
