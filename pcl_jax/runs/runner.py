@@ -352,7 +352,7 @@ class Runner:
         arrays = result.params | {"scale": result.scale._asdict()}
         if normaliser := data.normalisers.get(spec.view):
             statistics = normaliser.to_arrays()
-            card |= {name: statistics.pop(name).tolist() for name in ("how", "keys")}
+            card |= {name: statistics.pop(name).tolist() for name in ("method", "keys")}
             arrays |= {"normaliser": statistics}
         checkpoint.save_arrays(folder / checkpoint.FINETUNED, jax.device_get(arrays), card)
         history = History(folder, last_epoch=0)

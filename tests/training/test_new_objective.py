@@ -39,12 +39,8 @@ def test_its_values_are_those_of_the_definition(uniform):
     x, y = (rng.normal(size=(5, 3)) for _ in range(2))
     x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
     loss, metrics = uniform({"a": jnp.asarray(3 * x), "b": jnp.asarray(y)})
-    spread = [
-        np.log(
-            np.mean([np.exp(-2 * np.sum((z[i] - z[j]) ** 2)) for i in range(5) for j in range(5) if i != j])
-        )
-        for z in (x, y)
-    ]
+    pairs = list(permutations(range(5), 2))
+    spread = [np.log(np.mean([np.exp(-2 * np.sum((z[i] - z[j]) ** 2)) for i, j in pairs])) for z in (x, y)]
     assert metrics["alignment"] == pytest.approx(np.mean(np.sum((x - y) ** 2, axis=1)), rel=1e-5)
     assert metrics["uniformity"] == pytest.approx(np.mean(spread), rel=1e-5)
     assert loss == pytest.approx(metrics["alignment"] + metrics["uniformity"])
