@@ -51,7 +51,7 @@ def test_a_saved_model_predicts_from_a_waveform_what_was_recorded(tmp_path, tone
         runner.run_one(spec)
         recorded = runner.ledger.predictions(spec)
         arrays, card = load_arrays(runner.ledger.folder(spec) / FINETUNED)
-        statistics = arrays.pop("normaliser") | {name: np.array(card[name]) for name in ("how", "keys")}
+        statistics = arrays.pop("normaliser") | {name: np.array(card[name]) for name in ("method", "keys")}
         normaliser = Normaliser.from_arrays(statistics)
         scale = Scale(**arrays.pop("scale"))
         utterances = {u.id: u for u in corpus.utterances}
