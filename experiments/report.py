@@ -27,6 +27,7 @@ from experiments.sections import Facts, Section, agree, differences, flatten, is
 from pcl_jax.commands import flags
 from pcl_jax.commands.session import UsageError
 from pcl_jax.config import Settings
+from pcl_jax.corpora import READERS
 from pcl_jax.runs import records
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.records import Row
@@ -194,7 +195,7 @@ def make_part(section: Section, every: Sequence[Section], slug: str, runs: Path,
     main_rows = sparse_labels.select(rows, choice)
     titles = dict.fromkeys(row["title"] for row in main_rows)
     synthetic = any(row["synthetic"] for row in rows)
-    where = f"--corpus {name}" + ("" if synthetic else " --root DIR")
+    where = f"--corpus {name if name in READERS else 'table'}" + ("" if synthetic else " --root DIR")
     text = differences(section, every)
     title = f"{name}: {', '.join(titles) or 'pre-training alone'}" + (f" ({text})" if text else "")
     shown = [_attempt("The paper's claims", slug, "", lambda: _table(claims.claims(rows, choice)))]

@@ -1,5 +1,6 @@
 """Reader of the user's data: a CSV or Parquet table, one row per utterance (audformat's segmented tables)."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,21 @@ def read(root: Path) -> Corpus:
     emotions = sorted({u.emotion for u in utterances if u.emotion is not None})
     targets = {emotion: (emotion,) for emotion in emotions}
     problems += audio_problems(faults, (segment.path for segment in segments))
-    return Corpus("table", tuple(utterances), targets, tuple(problems))
+    return Corpus(corpus_name(root), tuple(utterances), targets, tuple(problems))
+
+
+def corpus_name(table: Path) -> str:
+    """Return the name of the corpus of a table: that of the file, and a digest of where it lies.
+
+    Two tables never share a folder of features or runs. The name is in no identity of a run, so that a
+    table that moves keeps its results, if its folders are renamed.
+
+    Example:
+        >>> corpus_name(Path("clips/mine.csv")).startswith("mine-")
+        True
+    """
+    place = hashlib.sha256(str(table.resolve()).encode(errors="surrogateescape")).hexdigest()
+    return f"{table.stem}-{place[:6]}"
 
 
 def seconds(value: object) -> float | None:
