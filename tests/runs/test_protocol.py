@@ -156,7 +156,7 @@ DEFAULTS = {
     "pretraining": {
         "subset": "all", "utterances": None, "epochs": 100, "batch": 128, "learning_rate": 1e-3,
         "objective": "pairwise", "temperature": 0.5, "patience": 30, "plateau_factor": 1.0,
-        "plateau_patience": 10,
+        "plateau_patience": 10, "plateau_threshold": 0.0,
     },
     "finetuning": {
         "epochs": 100, "batch": 64, "learning_rate": 1e-3, "plateau_factor": 0.9, "plateau_patience": 5,
