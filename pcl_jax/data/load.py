@@ -129,7 +129,7 @@ class FoldLoader:
     def _stay_on_disk(
         self, utterances: Sequence[Utterance], views: Sequence[str], normalise: Mapping[str, Normalisation]
     ) -> dict[str, Store]:
-        """Choose the views that stay on disk, and release what they and others need no longer hold.
+        """Choose the requested views that stay on disk, and release features that do not fit any more.
 
         Views in memory that were not requested stay there as long as everything fits.
         """

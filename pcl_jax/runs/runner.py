@@ -51,6 +51,7 @@ from pcl_jax.runs.spec import (
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import parallel_runs, represent
 from pcl_jax.training import probe as probing
+from pcl_jax.training.objectives import build_objective
 from pcl_jax.training.pretrain import pretraining_rows
 from pcl_jax.views.view import View
 
@@ -139,6 +140,7 @@ class Runner:
                 f"pre-training pulls views together, and there is only {', '.join(spec.views) or 'none'}; "
                 "give at least two with --views"
             )
+        build_objective(spec.settings.pretraining)  # an unknown name is refused before anything is written
         folder = self.ledger.folder(spec)
         if self.ledger.find(spec):
             return folder

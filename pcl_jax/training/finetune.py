@@ -99,12 +99,11 @@ def finetune(
     data = data.select_view(model.view)
     _check_labelled(data, runs)
     starts, inputs = _prepare(data, model, runs, config, frozen=frozen, seed=seed, mesh=mesh)
-    padded = [pad_runs(values, mesh.size) for values in (runs, starts, inputs.scales)]
-    params, scales = (place_runs(values, mesh) for values in padded[1:])
-    inputs = inputs._replace(scales=scales)
-    best, progress = _train(inputs, padded[0], params, len(runs), config, seed)
+    padded, starts, scales = (pad_runs(values, mesh.size) for values in (runs, starts, inputs.scales))
+    inputs = inputs._replace(scales=place_runs(scales, mesh))
+    best, progress = _train(inputs, padded, place_runs(starts, mesh), len(runs), config, seed)
     tested = _predict(inputs, best, data.labelled(data.test))
-    best, scales = fetch((best, scales))
+    best, scales = fetch((best, inputs.scales))
     outcomes = []
     for i in range(len(runs)):
         params, scale = jax.tree.map(lambda leaf, i=i: leaf[i], (best, scales))

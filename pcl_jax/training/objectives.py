@@ -29,7 +29,8 @@ class Objective(Protocol):
 
         Args:
             projections: View -> `[n, d]`; row `l` is the same utterance in every view.
-            labels: The class of each utterance, -1 without one. The objectives of this module ignore it.
+            labels: The class of each utterance, -1 without one. The objectives of this module ignore it. One
+                that uses it sees the labels of all training utterances, whatever share fine-tuning gets.
             mask: False for the rows that are padding; None where all rows are utterances.
 
         Returns:

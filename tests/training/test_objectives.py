@@ -102,6 +102,14 @@ def test_an_objective_of_ones_own_is_one_function_and_one_line(make_runner, monk
     assert 10 < history[0]["labelled"] < 16
 
 
+def test_an_unknown_objective_leaves_no_folder(make_runner):
+    runner = make_runner()
+    spec = runner.pretraining(1, objective="clip")
+    with pytest.raises(ValueError, match="objective clip is not known"):
+        runner.pretrain(spec)
+    assert not runner.ledger.folder(spec).exists()
+
+
 def test_an_unknown_objective_is_refused_with_the_choices(make_runner):
     with pytest.raises(ValueError, match="objective clip is not known; choose from pairwise, simclr"):
         train(make_runner(), objective="clip")
