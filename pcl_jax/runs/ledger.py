@@ -92,12 +92,13 @@ class Ledger:
         collected = {row["run"] for row in records.read(self.runs)}
         found = []
         for spec in dict.fromkeys(specs):
-            row = None if scored_only and isinstance(spec, Pretrain) else self.find(spec)
+            row = self.find(spec)
             if row is None:
                 continue
             if row["run"] not in collected:  # killed between the two files, or the row was removed
                 records.append(self.runs, row)
-            found.append(row)
+            if not (scored_only and isinstance(spec, Pretrain)):
+                found.append(row)
         return found
 
     def add(self, spec: Spec, record: Record) -> Row:

@@ -25,7 +25,9 @@ def test_a_record_that_was_lost_is_restored_and_nothing_is_done_again(make_runne
     (runner.ledger.runs / records.FILE).unlink()
     assert runner.ledger.finished_records([start, Finetune(1, "egemaps", start, settings=SETTINGS)]) == [row]
     assert finetune(runner, 1, "egemaps", start) == row
-    assert rows_of(runner) == [row]
+    pretraining, restored = rows_of(runner)  # each once
+    assert restored == row
+    assert pretraining == runner.ledger.find(start)
 
 
 def test_a_foreign_or_torn_row_is_passed_over(make_runner):
@@ -126,3 +128,15 @@ def test_a_record_is_json_that_reads_back_equal(make_runner):
     runner = make_runner()
     row = finetune(runner, 1, "egemaps")
     assert json.loads(json.dumps(row)) == row == rows_of(runner)[0]
+
+
+def test_a_pretraining_that_was_lost_from_the_records_is_restored(make_runner):
+    """A kill between the record of the folder and the row of all records."""
+    runner = make_runner()
+    spec = runner.pretraining(1)
+    runner.pretrain(spec)
+    path = runner.ledger.runs / records.FILE
+    lines = path.read_text()
+    path.write_text("")
+    assert runner.ledger.finished_records([spec]) == []  # it scores nothing
+    assert path.read_text() == lines
