@@ -189,7 +189,7 @@ def carry_out(
 
 
 def _measure(experiment: Experiment, runner: "Runner", missing: "Sequence[Measure]") -> None:
-    from pcl_jax.runs.runner import pretrained_on
+    from pcl_jax.runs.results import pretrained_on
     from pcl_jax.runs.spec import settings_in_full
 
     if not missing:

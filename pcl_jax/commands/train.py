@@ -6,7 +6,7 @@ from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.session import UsageError, open_runner, run_plan
 from pcl_jax.commands.session import pretrain as pretrain_with_progress
 from pcl_jax.runs.plan import label_efficiency
-from pcl_jax.runs.runner import saved_encoders
+from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels
 
 COMPARED = {0.05: 3, 1.0: 1}

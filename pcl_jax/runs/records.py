@@ -56,7 +56,7 @@ class Record:
     temperature: float | None = None
     """Temperature of the pre-training."""
     pretrained_on: str | None = None
-    """Utterances that the pre-training saw, as `runner.pretrained_on` puts it; None for a supervised run."""
+    """Utterances that the pre-training saw, as `results.pretrained_on` puts it; None for a supervised run."""
     n_pretrained: int = 0
     """Number of these utterances."""
     seed: int

@@ -4,50 +4,38 @@ The one place where data, training, checkpoints and records meet. Commands and e
 and through nothing else.
 """
 
-import csv
-import io
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from flax import linen as nn
-from jax.sharding import Mesh
 
 from pcl_jax.config import Settings
-from pcl_jax.corpora.folds import labelled_subset, leave_one_session_out
-from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.data.fold import FoldData
+from pcl_jax.corpora.folds import leave_one_session_out
+from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.data.load import ExtraCorpus, FoldLoader
 from pcl_jax.devices import barrier, mesh, preemption_requested
-from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.features.store import Store
-from pcl_jax.models.encoders import ENCODERS, fixed_lengths
-from pcl_jax.models.heads import Classifier, ProjectionHead
-from pcl_jax.models.networks import ClassifierNetwork, PretrainingNetworks
-from pcl_jax.runs import checkpoint, pretraining, records
+from pcl_jax.runs import checkpoint, pretraining, records, results
 from pcl_jax.runs.files import write_atomically
-from pcl_jax.runs.history import History
-from pcl_jax.runs.ledger import Ledger, Predictions, RunBusy, wait_for_others
+from pcl_jax.runs.ledger import Ledger, RunBusy, wait_for_others
 from pcl_jax.runs.pretraining import Watch
-from pcl_jax.runs.protocol import Protocol, audio_fingerprint, protocol_of
-from pcl_jax.runs.records import Record, Row
+from pcl_jax.runs.protocol import audio_fingerprint, protocol_of
+from pcl_jax.runs.records import Row
 from pcl_jax.runs.spec import (
     Finetune,
     Pretrain,
     Probe,
-    SavedEncoders,
     Scored,
-    Spec,
     settings_in_full,
-    views_of,
 )
+from pcl_jax.runs.workspace import Workspace, require_other_recordings
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import parallel_runs, represent
 from pcl_jax.training import probe as probing
@@ -61,71 +49,8 @@ on all labels (repeat 0)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Runner:
-    """A corpus with its views, ready to train on; `commands.session` opens one."""
-
-    corpus: Corpus
-    views: Mapping[str, View]
-    settings: Settings
-    """Settings of the command: specs that `pretraining` makes have them."""
-    protocol: Protocol
-    ledger: Ledger
-    loader: FoldLoader
-    mesh: Mesh
-    experiment: str = ""
-    """Name that records have of what the runs were done for."""
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    """Utterance id -> why it has no features: bad audio, left out on request."""
-    extra_corpora: Mapping[str, ExtraCorpus] = field(default_factory=dict)
-
-    def pretraining(self, fold: int, **changes: Any) -> Pretrain:
-        """Return the spec of a fold's pre-training with all views, and some of its settings changed."""
-        options = replace(self.settings.pretraining, **changes)
-        return Pretrain(fold, tuple(self.views), settings=replace(self.settings, pretraining=options))
-
-    def title(self, views: Iterable[str]) -> str:
-        """Return the names of these views in tables."""
-        return ", ".join(self.views[view].title for view in views)
-
-    def data(self, spec: Spec) -> FoldData:
-        """Load the features that a run reads."""
-        names, settings = views_of(spec), spec.settings
-        encoders = {name: self._encoder(name, settings) for name in names}
-        extra = spec.extra_corpora if isinstance(spec, Pretrain) else ()
-        return self.loader.load(
-            spec.fold,
-            names,
-            normalise={name: settings.normalise for name in names if self.views[name].normalised},
-            fixed_lengths=fixed_lengths(encoders),
-            extra_corpora=[self.extra_corpora[name] for name in extra],
-        )
-
-    def network(self, view: str, settings: Settings) -> ClassifierNetwork:
-        """Return the network that fine-tuning trains."""
-        classifier = Classifier(len(self.corpus.classes), settings.encoders.init)
-        return ClassifierNetwork(view, self._encoder(view, settings), classifier)
-
-    def pretraining_networks(self, spec: Pretrain) -> PretrainingNetworks:
-        """Return the networks that pre-training trains."""
-        encoders = tuple((view, self._encoder(view, spec.settings)) for view in spec.views)
-        return PretrainingNetworks(encoders, ProjectionHead(initial=spec.settings.encoders.init))
-
-    def _encoder(self, view: str, settings: Settings) -> nn.Module:
-        return ENCODERS[self.views[view].kind](self.views[view], settings.encoders)
-
-    def labelled(self, spec: Scored) -> tuple[Utterance, ...]:
-        """Return the labelled training utterances of a run: the same for every method and view."""
-        labels = spec.labels
-        return labelled_subset(
-            self.loader.folds[spec.fold].train,
-            self.corpus,
-            fraction=None if labels.per_class else labels.fraction,
-            per_class=labels.per_class,
-            repeat=labels.repeat,
-            seed=self.protocol.seed,
-        )
-
-    # Pre-training
+class Runner(Workspace):
+    """A workspace that does its runs; `open_runner` makes one, for commands `commands.session` does."""
 
     def pretrain(self, spec: Pretrain, watch: Watch | None = None) -> Path:
         """Pre-train, or resume where it stopped, or do nothing if it is finished; return the run's folder.
@@ -158,7 +83,7 @@ class Runner:
         card = self.card(spec) | {
             "skipped": dict(self.skipped),
             "imputed values": dict(data.imputed),
-            "feature stores": self._stores(spec),
+            "feature stores": self.stores_read(spec),
             "versions": records.versions(),
         }
         write_atomically(folder / checkpoint.CARD, json.dumps(card, indent=1).encode())
@@ -172,7 +97,7 @@ class Runner:
             "identity": self.protocol.identity(spec),
             "views": list(spec.views),
             "settings": settings_in_full(spec),
-            "pretrained on": pretrained_on(spec),
+            "pretrained on": results.pretrained_on(spec),
             "pretraining utterances": count,
         }
         checkpoint.save_arrays(folder / checkpoint.ENCODERS, params["encoder"], header)
@@ -182,7 +107,7 @@ class Runner:
             views=spec.views,
             method="pretraining",
             temperature=options.temperature,
-            pretrained_on=pretrained_on(spec),
+            pretrained_on=results.pretrained_on(spec),
             n_pretrained=count,
             validation_loss=float(progress.patience.best),
             epochs=progress.epoch,
@@ -204,15 +129,6 @@ class Runner:
     def stopped_elsewhere(self, spec: Pretrain) -> Iterator[str]:
         """Yield a line for each stopped pre-training from which this one cannot resume."""
         return pretraining.stopped_elsewhere(self.ledger.folder(spec), self.card(spec))
-
-    def _stores(self, spec: Pretrain) -> list[str]:
-        """Names of the feature stores that a run reads: those that `pcl features gc` must keep."""
-        corpora = [self.loader.stores, *(self.extra_corpora[name].stores for name in spec.extra_corpora)]
-        return [
-            f"{store.folder.parent.name}/{store.folder.name}"
-            for stores in corpora
-            for store in (stores[view] for view in spec.views)
-        ]
 
     # Fine-tuning and probes
 
@@ -300,8 +216,8 @@ class Runner:
             began = time.monotonic()
             rows = data.rows(self.labelled(spec))
             result = probing.probe(data, vectors, rows)
-            scores = _scores(data, result) | {"method": spec.method}
-            self._save_predictions(spec, data, result)
+            scores = results.scores(data, result) | {"method": spec.method}
+            results.save_predictions(self.ledger, spec, data, result)
             yield self._record(spec, len(rows), card, scores, time.monotonic() - began)
 
     def _finetune(self, group: Sequence[Finetune]) -> Iterator[Row]:
@@ -314,7 +230,7 @@ class Runner:
             if spec.start is not None
         }
         data = self.data(first)
-        results = finetuning.finetune(
+        outcomes = finetuning.finetune(
             data,
             self.network(first.view, first.settings),
             [
@@ -332,8 +248,8 @@ class Runner:
         )
         n_labelled = len(self.labelled(first))
         seconds = (time.monotonic() - began) / len(group)
-        for spec, result in zip(group, results, strict=True):
-            self._save_finetuned(spec, data, result)
+        for spec, result in zip(group, outcomes, strict=True):
+            results.save_finetuned(self.ledger, spec, data, result)
             facts = {
                 "method": spec.method,
                 "frozen": spec.frozen,
@@ -342,41 +258,7 @@ class Runner:
                 "params_digest": records.params_digest(result.params),
             }
             card = starts[spec.start][1] if spec.start else {}
-            yield self._record(spec, n_labelled, card, _scores(data, result) | facts, seconds)
-
-    def _save_finetuned(self, spec: Finetune, data: FoldData, result: finetuning.Finetuned) -> None:
-        """Write the best model with the statistics that it needs, the history, and the predictions."""
-        folder = self.ledger.folder(spec)
-        card = self.protocol.encoder_fingerprint(spec.fold, (spec.view,), spec.settings) | {
-            "view": spec.view,
-            "classes": list(self.corpus.classes),
-        }
-        arrays = result.params | {"scale": result.scale._asdict()}
-        if normaliser := data.normalisers.get(spec.view):
-            statistics = normaliser.to_arrays()
-            card |= {name: statistics.pop(name).tolist() for name in ("method", "keys")}
-            arrays |= {"normaliser": statistics}
-        checkpoint.save_arrays(folder / checkpoint.FINETUNED, jax.device_get(arrays), card)
-        history = History(folder, last_epoch=0)
-        history.rows.extend(result.history)
-        history.write()
-        self._save_predictions(spec, data, result)
-
-    def _save_predictions(
-        self, spec: Scored, data: FoldData, result: finetuning.Finetuned | probing.Probed
-    ) -> None:
-        """Write log-probabilities, and the predicted classes of the test session as a table."""
-        classes, test = data.corpus.classes, data.labelled(data.test)
-        ids = [tuple(data.ids[row] for row in rows) for rows in (data.labelled(data.validation), test)]
-        self.ledger.save_predictions(
-            spec, Predictions(tuple(classes), ids[0], result.validation, ids[1], result.test)
-        )
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("id", "truth", "prediction"))
-        for row, prediction in zip(test, result.test.argmax(axis=1), strict=True):
-            writer.writerow((data.ids[row], classes[data.labels[row]], classes[prediction]))
-        write_atomically(self.ledger.folder(spec) / "predictions.csv", table.getvalue().encode())
+            yield self._record(spec, n_labelled, card, results.scores(data, result) | facts, seconds)
 
     # Representations
 
@@ -408,39 +290,6 @@ class Runner:
             params, _ = self.ledger.encoder(spec.start, spec, spec.view)
         return represent.represent(data, network, params, data.every_row, self.mesh)
 
-    # Records
-
-    def record(self, spec: Spec, **values: Any) -> Row:
-        """Record a run whose files are written: it is finished then."""
-        labels = [self.corpus.label(u) for u in self.corpus.utterances]
-        names = views_of(spec)
-        record = Record(
-            **{
-                "experiment": self.experiment,
-                "corpus": self.corpus.name,
-                "synthetic": self.corpus.synthetic,
-                "seed": self.protocol.seed,
-                "fold": spec.fold,
-                "title": self.title(names),
-                "features": {view: self.protocol.features[view] for view in names},
-                "recordings": self.protocol.recordings,
-                "label_digest": self.protocol.labels,
-                "classes": self.corpus.classes,
-                "counts": tuple(map(labels.count, range(len(self.corpus.classes)))),
-                "utterances": len(labels),
-                "skipped": len(self.skipped) + self.corpus.left_out.count,
-                "normalise": spec.settings.normalise,
-                "settings": settings_in_full(spec),
-                "protocol": self.protocol.data,
-                "versions": records.versions(),
-                "device": records.device(),
-                "config_digest": self.protocol.identity(spec),
-                "run": self.ledger.name(spec),
-            }
-            | values
-        )
-        return self.ledger.add(spec, record)
-
     def _record(
         self, spec: Scored, n_labelled: int, card: Mapping[str, Any], facts: dict[str, Any], seconds: float
     ) -> Row:
@@ -463,42 +312,6 @@ class Runner:
             seconds=seconds,
             **facts,
         )
-
-
-def pretrained_on(spec: Pretrain) -> str:
-    """Return what a pre-training sees, as records say it: "all", "target", "all + ravdess"."""
-    options = spec.settings.pretraining
-    amount = "" if options.utterances is None else f", {options.utterances} utterances"
-    return options.subset + "".join(f" + {name}" for name in spec.extra_corpora) + amount
-
-
-def saved_encoders(folder: Path) -> SavedEncoders:
-    """Return the pre-training in a folder, identified by what made its encoders.
-
-    Raises:
-        CheckpointError: no finished pre-training there, or one of a version before 0.2.
-    """
-    folder = folder.resolve()
-    checkpoint.require_encoders(folder)
-    identity = checkpoint.load_card(folder / checkpoint.ENCODERS).get("identity")
-    if identity is None:
-        raise checkpoint.CheckpointError(f"{folder} is of an older version of pcl_jax; pre-train again")
-    return SavedEncoders(folder, identity)
-
-
-def _scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> dict[str, Any]:
-    """Score predictions: UAR, WA, recalls and confusions of the test session, UAR and WA of validation."""
-    c = len(data.corpus.classes)
-    truth, predicted = data.labels[data.labelled(data.test)], result.test.argmax(axis=1)
-    validation = data.labels[data.labelled(data.validation)]
-    return {
-        "uar": uar(truth, predicted, c),
-        "wa": wa(truth, predicted),
-        "recall": tuple(map(float, recall(truth, predicted, c))),
-        "confusion": tuple(tuple(map(int, row)) for row in confusion(truth, predicted, c)),
-        "validation_uar": uar(validation, result.validation.argmax(axis=1), c),
-        "validation_wa": wa(validation, result.validation.argmax(axis=1)),
-    }
 
 
 def open_runner(
@@ -535,7 +348,7 @@ def open_runner(
         ValueError: an additional corpus holds a recording of this one.
     """
     extra = dict(extra_corpora or {})
-    _require_other_recordings(corpus, stores, extra)
+    require_other_recordings(corpus, stores, extra)
     on = mesh(devices)
     folds = {fold.test_session: fold for fold in leave_one_session_out(corpus)}
     fingerprints = {name: audio_fingerprint(added.corpus, added.stores) for name, added in extra.items()}
@@ -545,19 +358,3 @@ def open_runner(
     return Runner(
         corpus, views, settings, protocol, ledger, loader, on, experiment, dict(skipped or {}), extra
     )
-
-
-def _require_other_recordings(
-    corpus: Corpus, stores: Mapping[str, Store], extra_corpora: Mapping[str, ExtraCorpus]
-) -> None:
-    """Refuse an additional corpus that holds a recording of this one: its test speakers would be heard."""
-    store = next(iter(stores.values()))
-    known = {store.audio_digest(u.id): u.id for u in corpus.utterances}
-    for name, extra in extra_corpora.items():
-        extra_store = next(iter(extra.stores.values()))
-        for u in extra.corpus.utterances:
-            if same := known.get(extra_store.audio_digest(u.id)):
-                raise ValueError(
-                    f"{u.id} of {name} is the same recording as {same} of {corpus.name}: pre-training would "
-                    "hear test speakers; leave it out"
-                )

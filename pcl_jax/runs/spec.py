@@ -63,7 +63,7 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class SavedEncoders:
-    """Encoders of a pre-training that a user points at (`runner.saved_encoders`)."""
+    """Encoders of a pre-training that a user points at (`results.saved_encoders`)."""
 
     folder: Path
     identity: str

@@ -8,7 +8,7 @@ import pytest
 
 from pcl_jax import config
 from pcl_jax.runs.protocol import Protocol
-from pcl_jax.runs.runner import saved_encoders
+from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels, Pretrain, Probe, settings_in_full
 from tests.runs.conftest import SETTINGS, VIEWS, finetune, small_corpus
 

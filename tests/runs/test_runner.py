@@ -25,7 +25,7 @@ from pcl_jax.runs import runner as runner_module
 from pcl_jax.runs.checkpoint import ENCODERS, CheckpointError, load_arrays, load_encoder
 from pcl_jax.runs.ledger import RunBusy
 from pcl_jax.runs.plan import label_efficiency
-from pcl_jax.runs.runner import saved_encoders
+from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels, Pretrain, Probe
 from pcl_jax.runs.summary import labels
 from tests.runs.conftest import SETTINGS, VIEWS, FakeView, finetune, small_corpus
