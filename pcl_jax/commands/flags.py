@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, Union
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from pcl_jax import config
+from pcl_jax.corpora import READERS
 from pcl_jax.views import catalogue
 from pcl_jax.views.catalogue import ViewSettings
 
+if TYPE_CHECKING:
+    CorpusName: TypeAlias = str
+else:
+    CorpusName = Literal[tuple(READERS)]
 Fold = Literal[1, 2, 3, 4, 5]
 Views = Annotated[
     tuple[str, ...],
@@ -30,7 +35,7 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class Common:
     """Flags that all commands have."""
 
-    corpus: Literal["demo", "iemocap", "emodb", "ravdess", "crema_d", "table"] = "demo"
+    corpus: CorpusName = "demo"
     """demo (synthetic), a known corpus, or a table of your own files."""
     root: Path | None = None
     """Its folder, or the table's CSV or Parquet file. The demo is made in ./demo."""
