@@ -196,11 +196,13 @@ class Runner(Workspace):
                 yield group[begin : begin + size]
 
     def _do(self, group: Sequence[Any]) -> Iterator[Row]:
-        with jax.default_matmul_precision(group[0].settings.precision):
-            if isinstance(group[0], Probe):
-                yield from self._probe(group)
-            else:
-                yield from self._finetune(group)
+        rows = self._probe(group) if isinstance(group[0], Probe) else self._finetune(group)
+        while True:
+            with jax.default_matmul_precision(group[0].settings.precision):  # left before a row is handed out
+                row = next(rows, None)
+            if row is None:
+                return
+            yield row
 
     def _probe(self, group: Sequence[Probe]) -> Iterator[Row]:
         """Fit each probe; the vectors are the same for all."""
