@@ -14,7 +14,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 BIN := .venv/bin
 READY := .venv/ready
-WHERE := --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT))
+WHERE := --corpus $(CORPUS) $(if $(ROOT),--root "$(ROOT)")
 FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,6 @@
 """The command `pcl`: parse, import one command, set the exit code."""
 
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,9 @@ def guarded(body: Callable[[], int | None], *, debug: bool) -> None:
     Exit code 0: all was done; 2: wrong use; 1: any other error; 130: Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: save, say so, stop
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     try:
         code = body() or 0
         sys.stdout.flush()

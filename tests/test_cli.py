@@ -1,6 +1,7 @@
 """The command: exit codes, one clear line, the interface that scripts rely on."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -247,3 +248,10 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, pcl_jax; print(sorted({'jax', 'numpy', 'flax', 'librosa'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_terminal_that_knows_ascii_alone_is_no_reason_to_fail():
+    code = "from pcl_jax import cli; cli.guarded(lambda: print('\\u03c4 = 0.5'), debug=False)"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "? = 0.5\n")

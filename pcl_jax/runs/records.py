@@ -165,11 +165,11 @@ def read(runs: Path) -> Iterator[dict[str, Any]]:
     path = runs / FILE
     if not path.is_file():
         return
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and isinstance(row.get("run"), str):
                 yield row

@@ -1,10 +1,14 @@
 """Records: whole rows whatever happens to the file; digests that see every change."""
 
 import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pcl_jax.runs import records
 from pcl_jax.runs.records import Record
@@ -58,3 +62,25 @@ def test_a_record_is_plain_json(tmp_path):
     row = json.loads((tmp_path / records.FILE).read_text())
     assert row["uar"] is None
     assert row["classes"] == ["a", "b"]
+
+
+FOREIGN = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from([b"", b"{}", b"[1]", b"null", b'{"run": 3}', b'{"other": "tool"}', b"[" * 100_000]),
+).map(lambda line: line.replace(b"\n", b" ").replace(b"\r", b" "))
+
+
+@given(st.lists(st.one_of(st.none(), FOREIGN), max_size=8))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_whatever_else_is_in_the_file_the_rows_are_read_and_nothing_else(lines):
+    """None stands for a row of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / records.FILE
+        for number, line in enumerate(lines):
+            if line is None:
+                records.append(Path(folder), record(number))
+            else:
+                with path.open("ab") as file:
+                    file.write(line + b"\n")
+        found = [row["run"] for row in records.read(Path(folder))]
+    assert found == [f"run{number}" for number, line in enumerate(lines) if line is None]
