@@ -149,7 +149,7 @@ def test_a_fold_that_has_only_begun_is_left_out_and_named(tmp_path):
 def test_a_table_with_missing_runs_has_their_command(tmp_path):
     page = page_of(tmp_path, made(methods=METHODS[:1]))
     assert NOT_RUN in page
-    assert "python -m experiments.sparse_labels --corpus small --root DIR" in page
+    assert "python -m experiments.sparse_labels --corpus table --root DIR" in page
 
 
 def test_runs_of_other_settings_corpora_or_seeds_have_their_own_sections(tmp_path):
@@ -386,7 +386,7 @@ def test_all_tables_are_one_markdown_file_with_command_and_commit(tmp_path):
     known = [row | {"versions": row["versions"] | {"commit": "abc123"}} for row in rows[:3]]
     written(tmp_path, [*rows[3:], *known])
     text = (tmp_path / "report" / report.MARKDOWN).read_text()
-    assert "`python -m experiments.sparse_labels --corpus small --root DIR`" in text
+    assert "`python -m experiments.sparse_labels --corpus table --root DIR`" in text
     assert "pcl_jax 0.1.0, commit abc123; pcl_jax 0.1.0, commit not recorded" in text
     assert "### Figure 3: UAR in % over the share of labels" in text
     assert report.print_report(report.Report(runs=tmp_path, markdown=(tmp_path / "mine.md",))) == 0
