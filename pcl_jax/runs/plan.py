@@ -65,8 +65,8 @@ class Group:
         """Return the fold, and what else tells this group from the others."""
         facts = [group._facts() for group in groups]
         varying = {name for found in facts for name in found if len({f.get(name) for f in facts}) > 1}
-        own = [text for name, text in self._facts().items() if name in varying]
-        return ", ".join([f"fold {self.fold}", *own])
+        differences = [text for name, text in self._facts().items() if name in varying]
+        return ", ".join([f"fold {self.fold}", *differences])
 
     def _facts(self) -> dict[str, str]:
         """Views, extra corpora and settings of the pre-training, as titles name them."""

@@ -148,11 +148,11 @@ class Runner(Workspace):
             ValueError: no labelled utterances.
             FloatingPointError: the loss of a fine-tuning is no longer finite.
         """
-        asked = list(dict.fromkeys(specs))
-        finished = self.ledger.finished_records(asked)
+        wanted = list(dict.fromkeys(specs))
+        finished = self.ledger.finished_records(wanted)
         yield from finished
         names = {row["run"] for row in finished}
-        remaining = [spec for spec in asked if self.ledger.name(spec) not in names]
+        remaining = [spec for spec in wanted if self.ledger.name(spec) not in names]
         while remaining:
             busy: list[Scored] = []
             for group in self._groups(remaining):
@@ -179,15 +179,15 @@ class Runner(Workspace):
 
     def _groups(self, specs: Iterable[Scored]) -> Iterator[list[Any]]:
         """Group runs that train as one program, or that read the same vectors, in the order of the first."""
-        alike: dict[object, list[Scored]] = defaultdict(list)
+        groups: dict[object, list[Scored]] = defaultdict(list)
         for spec in specs:
             if isinstance(spec, Probe):
                 kind: tuple = (spec.fold, spec.view, spec.settings, spec.method, spec.start)
             else:
                 amount = spec.labels.fraction, spec.labels.per_class
                 kind = (spec.fold, spec.view, spec.settings, amount, spec.frozen, spec.frozen and spec.start)
-            alike[kind].append(spec)
-        for group in alike.values():
+            groups[kind].append(spec)
+        for group in groups.values():
             first, size = group[0], len(group)
             if isinstance(first, Finetune):
                 data, network = self.data(first), self.network(first.view, first.settings)
