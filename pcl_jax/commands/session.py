@@ -172,6 +172,7 @@ def open_runner(
     """
     import jax
 
+    from pcl_jax.corpora import leakage
     from pcl_jax.data.load import ExtraCorpus
     from pcl_jax.runs import runner
 
@@ -186,6 +187,7 @@ def open_runner(
     extra = {}
     for word in extra_corpora:
         added, added_stores, _ = _with_features(command, views, _read_extra(word))
+        leakage.check_apart(corpus, added)
         extra[added.name] = ExtraCorpus(added, added_stores)
     return runner.open_runner(
         corpus,

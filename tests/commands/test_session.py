@@ -1,0 +1,69 @@
+"""Session of commands and experiments: nothing left out in silence, no test speaker in training."""
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pcl_jax.commands import session
+from pcl_jax.commands.flags import Pretrain
+from pcl_jax.corpora.utterance import CorpusError
+
+VIEWS = ("mel", "egemaps")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Pretrain:
+    """Ten speakers, two emotions, half a second of tone each, as a table."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for speaker in range(10):
+        for emotion in ("calm", "angry"):
+            name = f"{speaker}-{emotion}.wav"
+            tone = 0.1 * np.sin(np.arange(8000) * rng.uniform(0.05, 0.1)) + 0.01 * rng.normal(size=8000)
+            soundfile.write(tmp_path / name, tone, 16_000)
+            rows.append((name, f"speaker{speaker}", emotion))
+    write(tmp_path / "mine.csv", rows)
+    folders = {"features": tmp_path / "features", "runs": tmp_path / "runs"}
+    return Pretrain(corpus="table", root=tmp_path / "mine.csv", workers=1, **folders)
+
+
+def write(table: Path, rows: list, head=("file", "speaker", "emotion")) -> None:
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def test_files_that_are_missing_stop_a_command_or_are_counted_in_every_record(command, capsys):
+    assert command.root is not None
+    for speaker in (3, 4):
+        (command.root.parent / f"{speaker}-calm.wav").unlink()
+    with pytest.raises(
+        CorpusError, match=r"2 of 20 utterances are left out: .*3-calm\.wav.*--on-bad-audio skip"
+    ):
+        session.open_runner(command, VIEWS, "test")
+    assert not command.features.exists()
+    runner = session.open_runner(replace(command, on_bad_audio="skip"), VIEWS, "test")
+    assert "2 of 20 utterances are left out" in capsys.readouterr().err
+    assert len(runner.corpus.utterances) == 18
+    assert runner.corpus.left_out.count == 2
+
+
+def test_a_recording_of_two_speakers_is_refused(command):
+    assert command.root is not None
+    folder = command.root.parent
+    shutil.copy(folder / "0-calm.wav", folder / "9-calm.wav")
+    with pytest.raises(CorpusError, match="one recording is"):
+        session.open_runner(command, VIEWS, "test")
+
+
+def test_an_extra_corpus_with_a_part_of_a_recording_of_this_one_is_refused(command):
+    """Another segment of the same file has another digest; the file has not."""
+    assert command.root is not None
+    other = command.root.parent / "other.csv"
+    write(other, [("0-calm.wav", "nobody", "0.05")], head=("file", "speaker", "start"))
+    with pytest.raises(CorpusError, match="from the same recording"):
+        session.open_runner(command, VIEWS, "test", extra_corpora=[f"table={other}"])
