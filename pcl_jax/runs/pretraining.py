@@ -90,7 +90,10 @@ def stopped_elsewhere(folder: Path, card: Mapping[str, Any]) -> Iterator[str]:
     for path in sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{checkpoint.CARD}")):
         if (path.parent / checkpoint.ENCODERS).is_file():
             continue
-        found = dict(_flat(json.loads(path.read_text())))
+        try:
+            found = dict(_flat(json.loads(path.read_text())))
+        except (ValueError, AttributeError):  # a damaged card tells nothing
+            continue
         differences = [
             f"{name} {found.get(name)}, not {value}"
             for name, value in wanted.items()

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pcl_jax.runs import records
 from pcl_jax.runs.checkpoint import CheckpointError
 from pcl_jax.runs.pretraining import STATES
 from pcl_jax.runs.spec import Finetune, Probe
-from tests.runs.conftest import SETTINGS, finetune
+from tests.runs.conftest import SETTINGS, finetune, small_runner
 
 
 def rows_of(runner) -> list[dict]:
@@ -140,3 +144,46 @@ def test_a_pretraining_that_was_lost_from_the_records_is_restored(make_runner):
     path.write_text("")
     assert runner.ledger.finished_records([spec]) == []  # it scores nothing
     assert path.read_text() == lines
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Folder of a pre-training that was stopped after three epochs, and the digest of one that was not."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pcl_jax.runs.pretraining.SAVE_EVERY_S", 0.0)  # a state after every epoch
+        runner = small_runner(folder, runs="whole")
+        runner.pretrain(runner.pretraining(1))
+        digest = runner.ledger.find(runner.pretraining(1))["params_digest"]
+        broken = small_runner(folder, runs="broken")
+        with pytest.raises(Stopped):
+            broken.pretrain(broken.pretraining(1), stop_after_three)
+    return folder, digest
+
+
+@given(st.integers(0, 1000), st.sampled_from([None, 0.0, 0.5, 0.99]))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_any_file_that_a_stop_left_may_be_lost_or_cut_short(stopped, number, kept):
+    """The run ends with the same parameters, or one line says what to delete; nothing is half used."""
+    folder, digest = stopped
+    with tempfile.TemporaryDirectory() as scratch:
+        copied = shutil.copytree(folder, Path(scratch) / "copy")
+        runner = small_runner(copied, runs="broken")
+        start = runner.pretraining(1)
+        run = runner.ledger.folder(start)
+        files = sorted(path for path in run.rglob("*") if path.is_file())
+        file = files[number % len(files)]
+        if kept is None:
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+        fault = ""
+        try:
+            runner.pretrain(start)
+        except CheckpointError as error:
+            fault = str(error)
+        if fault:
+            assert "\n" not in fault
+            assert str(run) in fault
+        else:
+            assert runner.ledger.find(start)["params_digest"] == digest
