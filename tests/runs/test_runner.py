@@ -67,7 +67,7 @@ def test_a_pretraining_says_why_it_does_not_resume_from_one_that_was_stopped(mak
     assert list(runner.stopped_elsewhere(runner.pretraining(2, temperature=0.25))) == []
     card = runner.ledger.folder(runner.pretraining(1)) / "run.json"
     whole = card.read_text()
-    for damaged in ("", "[]", whole[:100]):
+    for damaged in ("", "{", whole[:100]):
         card.write_text(damaged)
         assert list(runner.stopped_elsewhere(other)) == []
     card.write_text(whole)
