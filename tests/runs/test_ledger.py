@@ -1,5 +1,6 @@
 """Finished means: the files are there and say so. Nothing that got lost or was added leads to a dead end."""
 
+import gc
 import json
 import shutil
 import tempfile
@@ -15,6 +16,18 @@ from pcl_jax.runs.checkpoint import CheckpointError
 from pcl_jax.runs.pretraining import STATES
 from pcl_jax.runs.spec import Finetune, Probe
 from tests.runs.conftest import SETTINGS, finetune, small_runner
+
+# Orbax reads a damaged state in coroutines, which nobody awaits after the first has failed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def collect_coroutines():
+    """Let them be collected here, and not in a later test."""
+    yield
+    gc.collect()
 
 
 def rows_of(runner) -> list[dict]:
