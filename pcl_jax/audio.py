@@ -193,7 +193,7 @@ def file_digests(paths: Iterable[Path], workers: int | None = None) -> dict[Path
         Path -> SHA-256 of the file's bytes in hex, or the error of a file that cannot be opened.
     """
     unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return dict(zip(unique, pool.map(_file_digest, unique), strict=True))
 
 

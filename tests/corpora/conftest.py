@@ -1,6 +1,5 @@
 """Fixtures of the corpus tests: tiny audio files, and corpora without audio."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
@@ -57,14 +56,3 @@ def abstract_corpus() -> Callable[..., Corpus]:
         return Corpus("abstract", tuple(sorted(utterances, key=lambda u: u.id)), FOUR)
 
     return make
-
-
-@pytest.fixture
-def real_speech() -> Path:
-    """Folder of real corpora; the test skips where there is none."""
-    folder = Path(
-        os.environ.get("PCL_CORPORA") or Path(__file__).parents[2] / ".." / "shared" / "corpora"
-    ).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"real speech not found at {folder}")
-    return folder

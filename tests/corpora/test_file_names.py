@@ -233,8 +233,8 @@ def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.corpora
-def test_real_emodb(real_speech: Path) -> None:
-    corpus = read("emodb", real_speech / "emodb")
+def test_real_emodb(corpora_folder: Path) -> None:
+    corpus = read("emodb", corpora_folder / "emodb")
     assert Counter(u.emotion for u in corpus.utterances) == {
         "angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "sad": 62, "neutral": 79
     }  # fmt: skip
@@ -245,12 +245,12 @@ def test_real_emodb(real_speech: Path) -> None:
 
 
 @pytest.mark.corpora
-def test_real_ravdess(real_speech: Path) -> None:
-    corpus = read("ravdess", real_speech / "ravdess")
+def test_real_ravdess(corpora_folder: Path) -> None:
+    corpus = read("ravdess", corpora_folder / "ravdess")
     assert len(corpus.utterances) == 1440
     assert corpus.problems == ()
     leave_one_session_out(corpus)
-    original = read("ravdess", real_speech / "ravdess_original")
+    original = read("ravdess", corpora_folder / "ravdess_original")
     resampled = {u.id: u.duration_s for u in corpus.utterances}
     for u in original.utterances:
         assert u.duration_s == pytest.approx(resampled[u.id], abs=1e-3)
