@@ -68,8 +68,8 @@ SHIFTS = {
     "fea": Shift(4.5, -0.1, 0.5, 0.2, -1.0, -0.2, 0.7, 0.06, -0.1),
     "dis": Shift(-1.0, 0.1, -3.0, -0.15, 1.0, 0.2, 0.6, 0.01, 0.0),
 }
-"""Departures of each emotion. Juslin and Laukka (2003, "Communication of emotions in vocal expression and music
-performance") have the signs for anger, sadness, happiness and fear; the sizes and the rest are ours."""
+"""Departures of each emotion. The signs for anger, sadness, happiness and fear are those of Juslin and Laukka
+(2003, "Communication of emotions in vocal expression and music performance"); all else is ours."""
 UNDECIDED = 0.4
 """Strength below which listeners name no emotion: the utterance is labelled `xxx`."""
 SESSION_SIZES = (124, 132, 128, 136, 120)

@@ -1,6 +1,6 @@
 """Source-filter voice: glottal pulses through the formants of vowels (Fant 1960; Klatt 1980).
 
-It carries an emotion in pitch, loudness, tempo, timbre and articulation. Its sentences are syllables, no words.
+It carries an emotion in pitch, loudness, tempo, timbre and articulation, and speaks syllables, no words.
 """
 
 from dataclasses import dataclass
