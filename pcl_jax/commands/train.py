@@ -5,8 +5,8 @@ import shlex
 from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.session import UsageError, open_runner, run_plan
 from pcl_jax.commands.session import pretrain as pretrain_with_progress
+from pcl_jax.runs import reading
 from pcl_jax.runs.plan import label_efficiency
-from pcl_jax.runs.reading import read_table
 from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels
 
@@ -26,8 +26,8 @@ def pretrain(command: flags.Pretrain) -> int:
         plan = list(label_efficiency([spec], runner.settings, COMPARED, probes=False))
         rows = run_plan(runner, plan)
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(runner, command.fold)))
-        reading = read_table(runner.ledger, plan, runner.corpus)
-        terminal.out.print(reading, markup=False, highlight=False)
+        answers, truth = reading.read_answers(runner.ledger, plan, runner.corpus)
+        terminal.out.print(reading.sentence(answers, truth), markup=False, highlight=False)
     terminal.out.print(f"run: {folder}", markup=False, highlight=False)
     terminal.out.print(f"next: {_next_command(command, str(folder))}", markup=False, highlight=False)
     return 0

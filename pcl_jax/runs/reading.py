@@ -36,8 +36,10 @@ class Comparison(NamedTuple):
     """Difference in UAR, and what chance alone can make of it."""
 
 
-def read_table(ledger: Ledger, specs: Iterable[Spec], corpus: Corpus) -> str:
-    """Return the sentence about the finished fine-tunings of a plan for one fold, from their predictions."""
+def read_answers(
+    ledger: Ledger, specs: Iterable[Spec], corpus: Corpus
+) -> tuple[list[Answers], Int[np.ndarray, " n"]]:
+    """Return the answers of the finished fine-tunings of one fold, and the class of each test utterance."""
     labels = {u.id: corpus.label(u) for u in corpus.utterances}
     answers, truth = [], np.zeros(0, int)
     for spec in dict.fromkeys(specs):
@@ -46,7 +48,7 @@ def read_table(ledger: Ledger, specs: Iterable[Spec], corpus: Corpus) -> str:
             predictions = ledger.predictions(spec)
             truth = np.array([labels[id] for id in predictions.test_ids])
             answers.append(Answers(row, predictions.test.argmax(axis=1) == truth))
-    return sentence(answers, truth)
+    return answers, truth
 
 
 def comparisons(answers: Sequence[Answers], truth: Int[np.ndarray, " n"]) -> dict[Amount, list[Comparison]]:

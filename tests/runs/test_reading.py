@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from pcl_jax.evaluation.significance import paired_uar
-from pcl_jax.runs.reading import Answers, comparisons, sentence
+from pcl_jax.runs.plan import label_efficiency
+from pcl_jax.runs.reading import Answers, comparisons, read_answers, sentence
 from pcl_jax.runs.summary import Amount
+from tests.runs.conftest import SETTINGS
 
 RNG = np.random.default_rng(3)
 TRUTH = np.repeat(np.arange(4), [40, 20, 20, 20])
@@ -85,3 +87,26 @@ def test_without_a_difference_all_comparisons_are_chance_in_at_least_95_percent_
         same = [answers(method, 0.5, repeats=1, rng=rng) for method in ("supervised", "frozen", "tuned")]
         texts.append(sentence([a for cell in same for a in cell], TRUTH))
     assert np.mean([": all are." in text for text in texts]) >= 0.93
+
+
+def test_the_differences_are_those_of_the_records_of_a_fold(make_runner):
+    runner = make_runner()
+    plan = list(label_efficiency([runner.pretraining(1)], SETTINGS, {0.5: 2, 1.0: 1}, probes=False))
+    runner.pretrain(plan[0])
+    rows = list(runner.run_all(plan[1:-1]))  # the last one is not finished
+    found = comparisons(*read_answers(runner.ledger, plan, runner.corpus))
+
+    def mean(view: str, fraction: float, method: str, frozen: bool) -> float:
+        wanted = (view, fraction, method, frozen)
+        cell = [r["uar"] for r in rows if (r["title"], r["fraction"], r["method"], r["frozen"]) == wanted]
+        return float(np.mean(cell))
+
+    assert {labelled.fraction: len(group) for labelled, group in found.items()} == {0.5: 4, 1.0: 3}
+    for labelled, group in found.items():
+        for name, difference in group:
+            method, view = name.split()
+            share = labelled.fraction
+            expected = mean(view, share, "pairwise-cl", method == "frozen") - mean(
+                view, share, "supervised", False
+            )
+            assert difference.mean == pytest.approx(expected, abs=1e-6)

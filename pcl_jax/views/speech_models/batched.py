@@ -19,8 +19,8 @@ from pcl_jax.views.speech_models.model import SpeechModel, hidden_states
 
 BUCKETS_PER_OCTAVE = 8
 SMALL = 1_000_000
-"""Parameters of a model below which a program takes longer to compile than padding to compute: its octaves are
-one bucket each."""
+"""Parameters of a model below which programs take longer to compile than padding to compute: each octave is
+one bucket then."""
 SHORTEST_BUCKET = 8_000
 """Samples, 0.5 s."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
