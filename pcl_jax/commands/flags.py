@@ -55,7 +55,7 @@ class OnFeatures(Common):
     """Folder of runs and their records."""
     speech_model: tuple[str, ...] = ()
     """Checkpoints of speech models (hub names, folders or files), each for the view of its kind: wav2vec2,
-    hubert or whisper. None given: facebook/wav2vec2-base, but `untrained`, random weights, for the demo."""
+    hubert or whisper. None given: facebook/wav2vec2-base, but `tiny`, ours, for the demo."""
     seed: int = 0
     """Names every random draw."""
     workers: int | None = None

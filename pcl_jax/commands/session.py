@@ -85,12 +85,13 @@ def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]"
     """Return the views of these names, or the default ones, with the command's parameters."""
     from pcl_jax.commands import terminal
     from pcl_jax.views.catalogue import catalogue, choose
+    from pcl_jax.views.speech_models.families import TINY
 
     require_root(command)
     for name in names:
         if not re.fullmatch(r"[\w-]+(=.+)?", name):
             raise UsageError(f"--views {name}: a name has letters, digits, _ and - only")
-    checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
+    checkpoints = command.speech_model or ((TINY,) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
             known = catalogue(command.view_settings, checkpoints)

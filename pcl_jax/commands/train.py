@@ -5,6 +5,7 @@ import shlex
 from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.session import UsageError, open_runner, run_plan
 from pcl_jax.commands.session import pretrain as pretrain_with_progress
+from pcl_jax.runs import reading
 from pcl_jax.runs.plan import label_efficiency
 from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels
@@ -22,9 +23,11 @@ def pretrain(command: flags.Pretrain) -> int:
     folder = pretrain_with_progress(runner, spec)
     terminal.out.print(terminal.pretrained_line(runner.ledger.find(spec) or {}))
     if command.compare:
-        plan = label_efficiency([spec], runner.settings, COMPARED, probes=False)
+        plan = list(label_efficiency([spec], runner.settings, COMPARED, probes=False))
         rows = run_plan(runner, plan)
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(runner, command.fold)))
+        answers, truth = reading.read_answers(runner.ledger, plan, runner.corpus)
+        terminal.out.print(reading.sentence(answers, truth), markup=False, highlight=False)
     terminal.out.print(f"run: {folder}", markup=False, highlight=False)
     terminal.out.print(f"next: {_next_command(command, str(folder))}", markup=False, highlight=False)
     return 0

@@ -35,13 +35,22 @@ class PretrainingNetworks:
         """The names of the views, in the order of the encoders."""
         return tuple(view for view, _ in self.encoders)
 
-    def init(self, features: Features, *, seed: int) -> tuple[Variables, Variables]:
-        """Return parameters and batch statistics; those of a view depend on the seed and its name alone."""
+    def keys(self, *names: int, seed: int) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Return the keys that draw the encoder and the head of each view.
+
+        They depend on the seed, the view's name and `names` (the fold) alone.
+        """
+        parts = "encoder", "head"
+        return {v: tuple(named_key(seed, part, v, *names) for part in parts) for v in self.views}
+
+    def init(
+        self, features: Features, keys: Mapping[str, tuple[jax.Array, jax.Array]]
+    ) -> tuple[Variables, Variables]:
+        """Draw parameters and batch statistics from `keys`; the features give the shapes."""
         params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
         statistics = {}
         for view, encoder in self.encoders:
-            keys = named_key(seed, "encoder", view), named_key(seed, "head", view)
-            params["encoder"][view], variables = init(encoder, self.head, features[view], *keys)
+            params["encoder"][view], variables = init(encoder, self.head, features[view], *keys[view])
             params["head"][view] = variables["params"]
             statistics[view] = variables["batch_stats"]
         return params, statistics
