@@ -101,8 +101,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of the first axis over the devices: for the groups of a batch, or runs."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Return the sharding of the first axis over the devices: for the groups of a batch, or runs.
+
+    On one device it is that of `replicated`. So is what a compiled step returns there, and a step whose
+    state comes with another sharding is compiled again.
+    """
+    return NamedSharding(mesh, PartitionSpec("data") if mesh.size > 1 else PartitionSpec())
 
 
 def device_memory(mesh: Mesh) -> int:
@@ -157,4 +161,4 @@ def keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "pcl_jax" / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

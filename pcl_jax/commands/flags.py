@@ -133,7 +133,7 @@ class Pretrain(OnDevices):
     fold: Fold = 1
     """The test session; the one after it validates, the other three train."""
     compare: Switch = False
-    """Then fine-tune at 5 % and 100 % of the labels, beside supervised training, and print a table."""
+    """Then fine-tune at 5 % of the labels, beside supervised training, and print a table."""
     pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
 

@@ -9,7 +9,7 @@ from pcl_jax.runs.plan import label_efficiency
 from pcl_jax.runs.results import saved_encoders
 from pcl_jax.runs.spec import Finetune, Labels
 
-COMPARED = {0.05: 3, 1.0: 1}
+COMPARED = {0.05: 3}
 """Share of the labels -> repeats, in the table after `pcl pretrain --compare`."""
 
 

@@ -43,10 +43,10 @@ def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _
 def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, "*r b"]]:
     """Cut rows (of each run) into batches; drop the last one, or pad it with -1 (no utterance).
 
-    Fewer rows than a batch are one batch of their number, if they are not dropped.
+    Fewer rows than a batch are one batch of their number, rounded up as sizes are, if they are not dropped.
     """
     *runs, n = rows.shape
-    batch = batch if drop_last else max(1, min(batch, n))
+    batch = batch if drop_last else max(1, min(batch, int(round_up_sizes(np.array([float(n)]))[0])))
     batches = n // batch if drop_last else -(-n // batch)
     rows = _pad_rows(rows[..., : batches * batch], batches * batch)
     return list(np.moveaxis(rows.reshape(*runs, batches, batch), -2, 0))
@@ -55,10 +55,11 @@ def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list
 def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
     """Return places of utterances in batches of about equal duration, so that one program serves them all.
 
-    A batch may hold one utterance less than the others: its place is -1. No result depends on it.
+    Each batch has the same number of places, whatever the number of utterances. Those that are left over hold
+    -1, which costs nothing.
 
     >>> balanced_batches(np.arange(130)).shape
-    (3, 44)
+    (3, 64)
     """
     # The layers of 64 spectrograms stay in a CPU's cache.
     size = 64 if jax.default_backend() == "cpu" else 256
@@ -67,7 +68,8 @@ def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
     batches = places.reshape(-1, count).T
     # Shuffled: in order of length, the first of several devices would get all the long utterances.
-    return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
+    batches = batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
+    return _pad_rows(batches, size)
 
 
 def _pad_rows(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
@@ -117,16 +119,20 @@ def gather(
     return batch
 
 
-def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+def round_up_sizes(needed: Float[np.ndarray, " k"], parts: int = 8) -> Float[np.ndarray, " k"]:
     """Round sizes up to eighths of a power of two, so that many batches share few compiled programs.
 
-    Some 5 % of the computation is for padding then.
+    Some 5 % of the computation is for padding then; with quarters (`parts = 4`), some 10 %.
 
     >>> round_up_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
     [5.0, 6.5, 120.0, 144.0]
     """
-    step = 2.0 ** (np.floor(np.log2(np.maximum(needed, 1e-9))) - 3)
+    step = 2.0 ** np.floor(np.log2(np.maximum(needed, 1e-9))) / parts
     return np.ceil(needed / step) * step
+
+
+FEW_BATCHES = 8
+"""Batches below which the programs of a fold take longer to compile than the steps of some epochs."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +149,24 @@ class Layout:
         return _pad_rows(rows, self.groups * size).reshape(*rows.shape[:-1], self.groups, size)
 
     def capacities(
-        self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, "*r b"]]
+        self,
+        lengths: Mapping[str, Int[np.ndarray, " n"]],
+        batches: Sequence[Int[np.ndarray, "*r b"]],
+        *,
+        balanced: bool = False,
     ) -> list[tuple[tuple[str, int], ...]]:
         """Return for each batch the frames per group of each time-resolved view, rounded up to a few sizes.
 
         All views of a batch are rounded together, in utterances of average length: their separate sizes would
         meet in many combinations, each a program. Views of a fixed length need no rounding.
+
+        Fewer batches than `FEW_BATCHES` get one size, as far as that is known: that of a full batch, with room
+        for what chance adds to its duration, or quarters if they are balanced.
+
+        Args:
+            lengths: The frames of each utterance in each time-resolved view.
+            batches: The rows of each batch (of each run).
+            balanced: The batches have about equal durations, as those of `balanced_batches`.
 
         Raises:
             ValueError: An utterance is longer than the fixed length of its view.
@@ -162,12 +180,13 @@ class Layout:
             # Padding has as many frames: the encoder reshapes a group to utterances of one length.
             slot = int(slot_frames(np.array([frames]))[0])
             capacities[view] = [rows.shape[-1] * slot for rows in placed]
-        capacities |= _ragged_capacities({v: lengths[v] for v in lengths if v not in fixed}, placed)
+        ragged = {view: lengths[view] for view in lengths if view not in fixed}
+        capacities |= _ragged_capacities(ragged, placed, balanced)
         return [tuple((view, capacities[view][i]) for view in lengths) for i in range(len(batches))]
 
 
 def _ragged_capacities(
-    lengths: Mapping[str, Int[np.ndarray, " n"]], placed: Sequence[Int[np.ndarray, "*r g b"]]
+    lengths: Mapping[str, Int[np.ndarray, " n"]], placed: Sequence[Int[np.ndarray, "*r g b"]], balanced: bool
 ) -> dict[str, list[int]]:
     """Return the frames that the fullest group of each batch needs, rounded up for all views together."""
     if not lengths:
@@ -178,7 +197,13 @@ def _ragged_capacities(
         [sizes[rows].sum(axis=-1).max() / average[view] for rows in placed]
         for view, sizes in slot_sizes.items()
     ]
-    rounded = round_up_sizes(np.max(utterances, axis=0))
+    needed = np.max(utterances, axis=0)
+    few = len(placed) < FEW_BATCHES
+    if few and not balanced:
+        # The sum of n lengths varies by sqrt(n) of their deviation, and that is half an utterance or less.
+        full = max(float((rows >= 0).sum(axis=-1).max()) for rows in placed)
+        needed = np.maximum(needed, full + np.sqrt(full))
+    rounded = round_up_sizes(needed, parts=4 if few and balanced else 8)
     return {
         view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
         for view in lengths

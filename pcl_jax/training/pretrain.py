@@ -45,8 +45,7 @@ class Progress(NamedTuple):
 
 def initial_progress(data: FoldData, networks: PretrainingNetworks, *, seed: int, mesh: Mesh) -> Progress:
     """Return the progress before the first epoch: fresh parameters, a function of the seed alone."""
-    fresh = jax.jit(lambda features: init_state(*networks.init(features, seed=seed)))
-    state = put(fresh(data.example()), replicated(mesh))
+    state = put(init_state(*networks.init(data.example(), seed=seed)), replicated(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from pcl_jax.arrays import Array, Variables
 from pcl_jax.data.batches import balanced_batches, gather
 from pcl_jax.data.fold import FoldData
-from pcl_jax.devices import fetch
+from pcl_jax.devices import fetch, put, replicated
 from pcl_jax.models.networks import ClassifierNetwork, encode
 
 
@@ -19,7 +19,8 @@ def represent(
     data: FoldData, model: ClassifierNetwork, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
 ) -> Float[np.ndarray, "n d"]:
     """Return the representations of these rows by an encoder with the given parameters, without dropout."""
-    return map_utterances(data.select_view(model.view), rows, mesh, partial(_represent, params, model=model))
+    function = partial(_represent, put(params, replicated(mesh)), model=model)
+    return map_utterances(data.select_view(model.view), rows, mesh, function)
 
 
 def map_utterances(
@@ -38,7 +39,7 @@ def map_utterances(
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (batch.rows, data.throttle(function(batch.features, batch.rows, **batch.static)))
-        for batch in data.batches(placed, places.shape[1], mesh, drop_last=False)
+        for batch in data.batches(placed, places.shape[1], mesh, drop_last=False, balanced=True)
     ]
     found = np.concatenate([result[batch_rows.ravel() >= 0] for batch_rows, result in fetch(results)])
     return found[np.argsort(places[places >= 0])]
