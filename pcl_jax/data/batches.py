@@ -52,24 +52,32 @@ def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list
     return list(np.moveaxis(rows.reshape(*runs, batches, batch), -2, 0))
 
 
-def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
-    """Return places of utterances in batches of about equal duration, so that one program serves them all.
+def evaluation_size(largest: int) -> int:
+    """Return the utterances of a batch in evaluation, so that the largest session fills whole batches.
 
-    Each batch has the same number of places, whatever the number of utterances. Those that are left over hold
-    -1, which costs nothing.
-
-    >>> balanced_batches(np.arange(130)).shape
-    (3, 64)
+    >>> evaluation_size(95) if jax.default_backend() == "cpu" else 48
+    48
     """
     # The layers of 64 spectrograms stay in a CPU's cache.
-    size = 64 if jax.default_backend() == "cpu" else 256
+    most = 64 if jax.default_backend() == "cpu" else 256
+    return -(-largest // -(-largest // most))
+
+
+def balanced_batches(lengths: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "batches b"]:
+    """Return places of utterances in batches of about equal duration, so that one program serves them all.
+
+    Each batch has `size` places, whatever the number of utterances. Those that are left over hold -1, which
+    costs nothing.
+
+    >>> balanced_batches(np.arange(130), 64).shape
+    (3, 64)
+    """
     count = -(-len(lengths) // size)
     places = np.full(-(-len(lengths) // count) * count, -1)
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
     batches = places.reshape(-1, count).T
     # Shuffled: in order of length, the first of several devices would get all the long utterances.
-    batches = batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
-    return _pad_rows(batches, size)
+    return _pad_rows(batches[:, seeded(0, "dealt").permutation(batches.shape[1])], size)
 
 
 def _pad_rows(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
@@ -119,15 +127,15 @@ def gather(
     return batch
 
 
-def round_up_sizes(needed: Float[np.ndarray, " k"], parts: int = 8) -> Float[np.ndarray, " k"]:
+def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """Round sizes up to eighths of a power of two, so that many batches share few compiled programs.
 
-    Some 5 % of the computation is for padding then; with quarters (`parts = 4`), some 10 %.
+    Some 5 % of the computation is for padding then.
 
     >>> round_up_sizes(np.array([5.0, 6.1, 116.0, 129.0])).tolist()
     [5.0, 6.5, 120.0, 144.0]
     """
-    step = 2.0 ** np.floor(np.log2(np.maximum(needed, 1e-9))) / parts
+    step = 2.0 ** (np.floor(np.log2(np.maximum(needed, 1e-9))) - 3)
     return np.ceil(needed / step) * step
 
 
@@ -160,8 +168,8 @@ class Layout:
         All views of a batch are rounded together, in utterances of average length: their separate sizes would
         meet in many combinations, each a program. Views of a fixed length need no rounding.
 
-        Fewer batches than `FEW_BATCHES` get one size, as far as that is known: that of a full batch, with room
-        for what chance adds to its duration, or quarters if they are balanced.
+        Fewer batches than `FEW_BATCHES` have one size as a rule: that of a full batch, with room for what
+        chance adds to its duration unless they are balanced.
 
         Args:
             lengths: The frames of each utterance in each time-resolved view.
@@ -198,12 +206,11 @@ def _ragged_capacities(
         for view, sizes in slot_sizes.items()
     ]
     needed = np.max(utterances, axis=0)
-    few = len(placed) < FEW_BATCHES
-    if few and not balanced:
+    if len(placed) < FEW_BATCHES:
+        full = float(placed[0].shape[-1] if balanced else max((r >= 0).sum(axis=-1).max() for r in placed))
         # The sum of n lengths varies by sqrt(n) of their deviation, and that is half an utterance or less.
-        full = max(float((rows >= 0).sum(axis=-1).max()) for rows in placed)
-        needed = np.maximum(needed, full + np.sqrt(full))
-    rounded = round_up_sizes(needed, parts=4 if few and balanced else 8)
+        needed = np.maximum(needed, full if balanced else full + np.sqrt(full))
+    rounded = round_up_sizes(needed)
     return {
         view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
         for view in lengths

@@ -1,7 +1,7 @@
 """The data of one fold, ready to train: normalised features on the device, or read from disk on the way."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -72,6 +72,12 @@ class FoldData:
     def every_row(self) -> Int[np.ndarray, " _"]:
         """The rows of all utterances of the fold, without extra corpora."""
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
+
+    @property
+    def largest_session(self) -> int:
+        """The number of labelled utterances in the largest session of the corpus: the same for all folds."""
+        labelled = (u.session for u in self.corpus.utterances if self.corpus.label(u) is not None)
+        return max(Counter(labelled).values(), default=1)
 
     @property
     def extra(self) -> Int[np.ndarray, " _"]:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Shaped
 
 from pcl_jax.arrays import Array, Variables
-from pcl_jax.data.batches import balanced_batches, gather
+from pcl_jax.data.batches import balanced_batches, evaluation_size, gather
 from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import fetch, put, replicated
 from pcl_jax.models.networks import ClassifierNetwork, encode
@@ -35,7 +35,11 @@ def map_utterances(
         function: `function(features, rows, **static)` -> `[batch, ...]`, compiled.
     """
     lengths = next(iter(data.lengths.values()), None)
-    places = np.arange(len(rows))[None] if lengths is None else balanced_batches(lengths[rows])
+    if lengths is None:
+        places = np.full((1, max(len(rows), data.largest_session)), -1)
+        places[0, : len(rows)] = np.arange(len(rows))
+    else:
+        places = balanced_batches(lengths[rows], evaluation_size(data.largest_session))
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (batch.rows, data.throttle(function(batch.features, batch.rows, **batch.static)))
