@@ -5,6 +5,9 @@ The devices may be those of several processes, which all run the same program on
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -151,6 +154,30 @@ def _read_limit(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
+
+
+@contextmanager
+def count_programs() -> Iterator[list[str]]:
+    """Give a list, which gets the name of each program that is compiled or loaded during the block."""
+    names = _programs()
+    before, found = len(names), []
+    try:
+        yield found
+    finally:
+        found += names[before:]
+
+
+@cache
+def _programs() -> list[str]:
+    """Names of all programs since the first call; jax cannot forget a listener, so there is one for good."""
+    names = []
+
+    def listen(event: str, _: float, **facts: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(facts.get("fun_name", "?")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return names
 
 
 def keep_compiled_programs() -> None:

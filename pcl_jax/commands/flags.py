@@ -42,7 +42,7 @@ class Common:
     targets: tuple[str, ...] = ()
     """Classes, and what is merged into them: neutral angry sad happy=happy+excited."""
     debug: Switch = False
-    """Show the traceback of an error."""
+    """Show the traceback of an error, and count the programs that jax compiles."""
 
 
 @dataclass(frozen=True)
