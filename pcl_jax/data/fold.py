@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,7 +74,7 @@ class FoldData:
         """The rows of all utterances of the fold, without extra corpora."""
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
 
-    @property
+    @cached_property
     def largest_session(self) -> int:
         """The number of labelled utterances in the largest session of the corpus: the same for all folds."""
         labelled = (u.session for u in self.corpus.utterances if self.corpus.label(u) is not None)

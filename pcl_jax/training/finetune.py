@@ -216,7 +216,8 @@ class _RunProgress:
             error, factor=config.plateau_factor, patience=config.plateau_patience
         )
         if self.patience.stalled == 0:
-            self.best, self.best_epoch, self.validation = params, row["epoch"], predicted
+            self.best = jax.tree.map(np.array, params)  # a copy: not a view of the parameters of all runs
+            self.best_epoch, self.validation = row["epoch"], predicted
 
     def is_over(self, config: Finetuning) -> bool:
         """Return whether early stopping has come."""

@@ -15,6 +15,10 @@ from pcl_jax.devices import fetch, put, replicated
 from pcl_jax.models.networks import ClassifierNetwork, encode
 
 
+SHARED_ROWS = 512
+"""Vectors up to which sessions of all sizes are padded to one: a program costs more than the padding."""
+
+
 def represent(
     data: FoldData, model: ClassifierNetwork, params: Variables, rows: Int[np.ndarray, " n"], mesh: Mesh
 ) -> Float[np.ndarray, "n d"]:
@@ -36,7 +40,7 @@ def map_utterances(
     """
     lengths = next(iter(data.lengths.values()), None)
     if lengths is None:
-        places = np.full((1, max(len(rows), data.largest_session)), -1)
+        places = np.full((1, max(len(rows), min(data.largest_session, SHARED_ROWS))), -1)
         places[0, : len(rows)] = np.arange(len(rows))
     else:
         places = balanced_batches(lengths[rows], evaluation_size(data.largest_session))
