@@ -14,7 +14,6 @@ from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import fetch, put, replicated
 from pcl_jax.models.networks import ClassifierNetwork, encode
 
-
 SHARED_ROWS = 512
 """Vectors up to which sessions of all sizes are padded to one: a program costs more than the padding."""
 
