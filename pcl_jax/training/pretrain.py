@@ -45,9 +45,8 @@ class Progress(NamedTuple):
 
 def initial_progress(data: FoldData, networks: PretrainingNetworks, *, seed: int, mesh: Mesh) -> Progress:
     """Return the progress before the first epoch: fresh parameters, a function of seed and fold alone."""
-    fresh = jax.jit(lambda features, keys: init_state(*networks.init(features, keys)))
-    keys = networks.keys(data.fold.test_session, seed=seed)  # arguments: one program for all folds
-    state = put(fresh(data.example(), keys), replicated(mesh))
+    keys = networks.keys(data.fold.test_session, seed=seed)
+    state = put(init_state(*networks.init(data.example(), keys)), replicated(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 
