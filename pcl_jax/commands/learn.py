@@ -41,7 +41,7 @@ def learn(command: flags.Learn) -> int:
     if remark:
         terminal.out.print(remark, markup=False, highlight=False)
     corpus, vectors = _vectors(command, views, corpus)
-    data = learning.data_of(corpus, vectors)
+    data = learning.data_of(corpus, vectors, views)
     facts = {"corpus": corpus.name, "views": {name: view.title for name, view in views.items()}}
     with terminal.bar("learn") as progress:
         found = learning.learn(

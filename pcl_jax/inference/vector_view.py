@@ -92,12 +92,3 @@ def _stored_features(folder: Path, utterance: Utterance) -> np.ndarray | None:
         return None
     digest = audio.segment_digest(content, utterance.start_s, utterance.end_s)
     return stored[utterance.id] if stored.audio_digest(utterance.id) == digest else None
-
-
-def view_of(vector: str) -> str:
-    """Return the name of the view that a vector is of.
-
-    >>> view_of("whisper.3"), view_of("mel")
-    ('whisper', 'mel')
-    """
-    return vector.split(".", 1)[0]
