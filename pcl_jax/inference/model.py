@@ -47,7 +47,7 @@ class Model:
         return self.trained.normalise == "speaker"
 
     def predict(self, waveform: np.ndarray, sampling_rate: int) -> dict[str, float]:
-        """Return the probability of each class for one utterance.
+        """Return the probability of each class for one utterance, of a speaker who is not known.
 
         Args:
             waveform: `[samples]`, mono. Floats with full scale 1; integers are divided by their full scale.

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def _write(
 
 def _identity(data: Data, seed: int) -> str:
     """Return a digest of everything that changes the result."""
-    total = hashlib.sha256(json.dumps([VERSION, seed, list(data.speakers), list(data.classes)]).encode())
+    facts = [VERSION, version("pcl-jax"), seed, list(data.speakers), list(data.classes), dict(data.kinds)]
+    total = hashlib.sha256(json.dumps(facts).encode())
     total.update(np.ascontiguousarray(data.labels).tobytes())
     for view in sorted(data.vectors):
         total.update(view.encode())

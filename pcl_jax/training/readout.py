@@ -141,7 +141,7 @@ def _conjugate_gradients(gram, curvature, penalty, right, count):
     def divide(a: Array, b: Array) -> Array:
         return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
-    def advance(_: int, state):
+    def advance(_, state):
         x, (r, rb, _), (p, pb, gp), square = state
         curved = curvature(gp + pb)
         q, qb = penalty * p + curved, curved.sum(axis=0)

@@ -101,6 +101,7 @@ def test_a_folder_and_labels_are_a_table_whose_other_files_are_unlabelled(capsys
     assert (code, err) == (0, "")
     report = json.loads((tmp_path / "x.json").read_text())
     assert (report["n_labelled"], report["n_unlabelled"]) == (16, 8)
+    assert any("8 unlabelled files is not known" in line for line in report["cannot_be_claimed"])
     assert (tmp_path / "m" / "config.json").is_file()
 
 
