@@ -41,6 +41,10 @@ def run(command: flags.Command) -> int:
             from pcl_jax.commands import train
 
             return train.finetune(command)
+        case flags.Suggest():
+            from pcl_jax.commands import suggest
+
+            return suggest.suggest(command)
 
 
 def guarded(body: Callable[[], int | None], *, debug: bool) -> None:

@@ -168,6 +168,21 @@ class Finetune(OnDevices):
 
 
 @dataclass(frozen=True)
+class Suggest(OnFeatures):
+    """Choose the unlabelled clips of a table that are worth labelling next; write a CSV to fill in."""
+
+    table: Positional[Path | None] = None
+    """CSV or Parquet table: a row per clip, with or without an emotion."""
+    number: Annotated[int, arg(aliases=("-n",))] = 20
+    """Clips to suggest."""
+    out: Path = Path("to_label.csv")
+    """CSV to write. One that holds labels is never overwritten."""
+    labels: tuple[Path, ...] = ()
+    """Labelling tables of earlier rounds. Their labels count; their clips are not suggested again."""
+    views: Views = ()
+
+
+@dataclass(frozen=True)
 class Experiment(OnDevices):
     """Flags that all experiments have (`python -m experiments.NAME`)."""
 
@@ -187,7 +202,7 @@ class Experiment(OnDevices):
         return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
 
 
-Command = Corpus | Extract | Features | Pretrain | Finetune
+Command = Corpus | Extract | Features | Pretrain | Finetune | Suggest
 C = TypeVar("C", bound=Common)
 
 
@@ -224,6 +239,7 @@ def parse(arguments: Sequence[str]) -> Command:
         "features": Features,
         "pretrain": Pretrain,
         "finetune": Finetune,
+        "suggest": Suggest,
     }
     choices = Union[  # noqa: UP007 - made at run time
         tuple(

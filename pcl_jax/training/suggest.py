@@ -6,7 +6,7 @@ a budget: opposite strategies suit high and low budgets, ICML 2022). Arrays in, 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(
-    vectors: Float[Array, "n d"],
+    vectors: Mapping[str, Float[np.ndarray, "n _"]],
     speakers: Sequence[str],
     labels: Int[np.ndarray, " n"],
     count: int,
@@ -53,8 +53,7 @@ def suggest(
     """Choose utterances to label next, the most useful first; the same for the same arguments.
 
     Args:
-        vectors: A row per utterance, labelled or not; scaled within each speaker first, so that clusters are
-            not the speakers.
+        vectors: View -> one row per utterance, labelled or not (`pcl_jax.data.vectors.pool`).
         speakers: The speaker of each utterance.
         labels: The class of each utterance; -1 where it has no label.
         count: Utterances to suggest; all that are unlabelled where there are fewer.
@@ -65,17 +64,18 @@ def suggest(
     Raises:
         ValueError: The arguments do not belong together, or `count` is less than 1.
     """
-    vectors = np.asarray(vectors, np.float32)
-    if not len(vectors) == len(speakers) == len(labels):
-        raise ValueError(f"{len(vectors)} vectors, {len(speakers)} speakers and {len(labels)} labels differ")
+    sizes = {len(speakers), len(labels), *map(len, vectors.values())}
+    if len(sizes) > 1 or not vectors:
+        raise ValueError(f"vectors, speakers and labels are of {sorted(sizes)} utterances; give each one row")
     if count < 1:
         raise ValueError(f"count is {count}; give 1 or more")
     rows = _sample(labels, count, seed)
-    x = scale_within_speakers(vectors[rows], [speakers[row] for row in rows])
     speakers, labelled = [speakers[row] for row in rows], labels[rows] >= 0
     count = min(count, int((~labelled).sum()))
     if count == 0:
         return []
+    x = points({view: values[rows] for view, values in vectors.items()}, speakers)
+    reason: Reason
     if log_probabilities is None or typical_is_better(labels):
         chosen, reason = choose_typical(x, speakers, labelled, count, seed), "typical"
     else:
@@ -95,17 +95,24 @@ def typical_is_better(labels: Int[np.ndarray, " n"]) -> bool:
     return len(known) < FEW * max(2, len(np.unique(known)))
 
 
-def scale_within_speakers(
-    vectors: Float[np.ndarray, "n d"], speakers: Sequence[str]
+def points(
+    vectors: Mapping[str, Float[np.ndarray, "n _"]], speakers: Sequence[str]
 ) -> Float[np.ndarray, "n d"]:
-    """Scale each speaker's vectors to mean 0 and deviation 1; by all speakers where one has few vectors."""
+    """Return the vectors of all views side by side, each view with the same share of every distance.
+
+    They are scaled within each speaker, or clusters would be the speakers; where a speaker has few rows, by
+    all rows. Values that are not finite become the mean.
+    """
     names = np.asarray(speakers)
-    scaled = _standardise(vectors, vectors)
-    for name in np.unique(names):
-        rows = names == name
-        if rows.sum() >= _LEAST_OF_A_SPEAKER:
-            scaled[rows] = _standardise(vectors[rows], vectors[rows])
-    return scaled
+    groups = [names == name for name in np.unique(names)]
+    scaled = []
+    for values in vectors.values():
+        x = _standardise(values)
+        for rows in groups:
+            if rows.sum() >= _LEAST_OF_A_SPEAKER:
+                x[rows] = _standardise(values[rows])
+        scaled.append(x / np.sqrt(x.shape[1]))
+    return np.concatenate(scaled, axis=1)
 
 
 def choose_typical(
@@ -211,7 +218,9 @@ def _sample(labels: Int[np.ndarray, " n"], count: int, seed: int) -> Int[np.ndar
     return np.sort(np.concatenate([labelled, rest]))
 
 
-def _standardise(
-    vectors: Float[np.ndarray, "n d"], known: Float[np.ndarray, "m d"]
-) -> Float[np.ndarray, "n d"]:
-    return (vectors - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
+def _standardise(values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    x = np.where(np.isfinite(values), values, np.nan).astype(np.float32)
+    known = np.maximum(np.isfinite(x).sum(axis=0), 1)
+    x -= np.nansum(x, axis=0) / known
+    scale = np.sqrt(np.nansum(x**2, axis=0) / known)
+    return np.nan_to_num(x / np.where(scale > 1e-6, scale, 1.0))
