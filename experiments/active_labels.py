@@ -13,7 +13,9 @@ target emotion as unlabelled. Labels are then bought in batches, each chosen by 
 After each batch a logistic regression is fitted on the standardised vectors of all views, and tested on the
 held-out speakers. The command prints one Markdown table: UAR in %, mean over the draws and the half-width of
 its 95 % t-interval; then each strategy minus random, paired by draw. The test is about the mean of the curve
-alone: p of Wilcoxon's test of pairs, Holm-corrected over the strategies. Draws of one session share their test speakers and are not independent.
+alone: p of Wilcoxon's test of pairs, Holm-corrected over the strategies. Draws of one session share their
+test speakers and are not independent.
+
 Nothing is kept on disk but the features.
 """
 

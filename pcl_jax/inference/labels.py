@@ -57,6 +57,19 @@ def require_unlabelled(table: Path) -> None:
         raise CorpusError(f"{table} holds {labelled} labels, which are not overwritten; give another --out")
 
 
+def require_writable(table: Path) -> None:
+    """Refuse a table that would lose a column if it were written again.
+
+    Raises:
+        CorpusError: It has another column than `COLUMNS`, or cannot be read.
+    """
+    read(table)
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        header = [tidy(name).casefold() for name in next(csv.reader(file))]
+    if extra := [name for name in header if name not in COLUMNS]:
+        raise CorpusError(f"{table} has a column {extra[0]!r}, which would be lost; remove it")
+
+
 def write(table: Path, clips: Iterable[Clip]) -> None:
     """Write a labelling table, so that a kill leaves the old one or the new one, whole."""
     text = io.StringIO(newline="")
