@@ -83,7 +83,7 @@ def _solve(gram, curvature, penalty, residual, residual_bias):
     zeros, zero_bias = jnp.zeros_like(residual), jnp.zeros_like(residual_bias)
     image = gram @ residual
 
-    def advance(_: int, state):
+    def advance(_, state):
         (x, xb, gx), (r, rb, gr), (p, pb, gp), square = state
         curved = curvature(gp + pb)
         q, qb = penalty * p + curved, curved.sum(axis=0)
