@@ -7,8 +7,7 @@ target emotion as unlabelled. Labels are then bought in batches, each chosen by 
 
 * random: drawn at random;
 * typical: one typical utterance per cluster, at every number of labels;
-* uncertain: utterances between two classes, from the second batch on;
-* suggest: what `pcl suggest` does: typical while labels are few, uncertain later.
+* suggest: what `pcl suggest` does: typical while labels are few, later those between two classes.
 
 After each batch a logistic regression is fitted on the standardised vectors of all views, and tested on the
 held-out speakers. The command prints one Markdown table: UAR in %, mean over the draws and the half-width of
@@ -32,7 +31,7 @@ from pcl_jax.runs.tables import Table
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
 
-STRATEGIES = ("random", "typical", "uncertain", "suggest")
+STRATEGIES = ("random", "typical", "suggest")
 """Strategies, the one that the others are compared with first."""
 PENALTY = 0.01
 """Penalty of the logistic regression, on vectors of squared norm about 1."""
@@ -121,9 +120,6 @@ def choose(
     """Return the rows that a strategy would label next."""
     from pcl_jax.training import suggest
 
-    if strategy == "uncertain" and predicted is not None:
-        x = suggest.points(pool.vectors, pool.speakers)
-        return suggest.choose_uncertain(x, pool.speakers, labels >= 0, predicted, count, seed)
     shown = predicted if strategy == "suggest" else None
     chosen = suggest.suggest(pool.vectors, pool.speakers, labels, count, log_probabilities=shown, seed=seed)
     return [suggestion.row for suggestion in chosen]

@@ -228,7 +228,7 @@ class Finetune(OnDevices):
 
 
 @dataclass(frozen=True)
-class Suggest(OnFeatures):
+class Suggest(OnAudio):
     """Choose the unlabelled clips of a table that are worth labelling next; write a CSV to fill in."""
 
     table: Positional[Path | None] = None
@@ -240,6 +240,42 @@ class Suggest(OnFeatures):
     labels: tuple[Path, ...] = ()
     """Labelling tables of earlier rounds. Their labels count; their clips are not suggested again."""
     views: Views = ()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Show a page on this machine: predict recordings, and label the clips that `pcl suggest` chose."""
+
+    model: Positional[Path | None] = None
+    """Model folder, as `pcl learn` writes it. None given: the page only takes labels."""
+    port: int = 0
+    """TCP port on 127.0.0.1; 0 takes a free one."""
+    label: Path | None = None
+    """Labelling table to fill in, as `pcl suggest` writes it."""
+    classes: tuple[str, ...] = ()
+    """Labels to choose from, in addition to the classes of the model and the labels in the table."""
+    window: float = 3.0
+    """Seconds of the sliding windows of probabilities over time."""
+    hop: float = 1.0
+    """Seconds between the starts of two windows."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the readouts of a model as ONNX, for programs without Python or JAX."""
+
+    model: Positional[Path]
+    """Model folder, as `pcl learn` writes it."""
+    out: Path = Path("onnx")
+    """Folder to write: a file for each view of the model."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +298,9 @@ class Experiment(OnDevices):
         return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
 
 
-Command = Corpus | Extract | Features | Pretrain | Finetune | Learn | Predict | Embed | Suggest
+Command = (
+    Corpus | Extract | Features | Pretrain | Finetune | Learn | Predict | Embed | Suggest | Demo | Export
+)
 C = TypeVar("C", bound=Common)
 
 
@@ -302,7 +340,7 @@ def parse(arguments: Sequence[str]) -> Command:
         "learn": Learn,
         "suggest": Suggest,
     }
-    on_models = {"predict": Predict, "embed": Embed}
+    on_models = {"predict": Predict, "embed": Embed, "demo": Demo, "export": Export}
     choices = Union[  # noqa: UP007 - made at run time
         tuple(
             Annotated[command, subcommand(name, default=default(command, arguments))]

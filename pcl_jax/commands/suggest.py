@@ -26,8 +26,9 @@ EXPLANATION = {
 
 def suggest(command: flags.Suggest) -> int:
     """Write a labelling table of the clips that are worth most."""
-    from pcl_jax.data.vectors import pool_all
+    from pcl_jax.features import store
     from pcl_jax.inference import labels as tables
+    from pcl_jax.inference.vector_view import VectorView
     from pcl_jax.training.suggest import suggest as choose
 
     if command.table is None:
@@ -39,10 +40,15 @@ def suggest(command: flags.Suggest) -> int:
     tables.require_unlabelled(command.out)
     default = () if command.speech_model else ("mel", "egemaps")
     views = choose_views(command, command.views or default)
-    extraction = extract_features(command, views, corpus)
+    places = {n: store.place(command.features, corpus.name, n, view.describe()) for n, view in views.items()}
+    pooled = {name: VectorView(view, places[name]) for name, view in views.items()}
+    extraction = extract_features(command, pooled, corpus)
     left_out = skipped | set(extraction.skipped)
     utterances = [u for u in corpus.utterances if u.id not in left_out]
-    vectors = {view: pool_all(store[u.id] for u in utterances) for view, store in extraction.stores.items()}
+    vectors = {
+        name: np.stack([extraction.stores[view.name][u.id] for u in utterances])
+        for name, view in pooled.items()
+    }
     labels = np.array([-1 if (c := corpus.label(u)) is None else c for u in utterances], int)
     if not (labels < 0).any():
         raise CorpusError(

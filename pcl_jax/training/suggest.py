@@ -12,16 +12,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from pcl_jax.arrays import Array
 from pcl_jax.rng import seeded
 
-FEW = 5
+FEW = 2
 """Labels per class, on average, below which typical utterances are suggested, and uncertain ones from there
-on."""
+on; RESULTS.md has 2 and 5."""
 LARGEST_SAMPLE = 20_000
 """Utterances that are clustered at most; of more, a random sample is. Bounds time and memory."""
+COMPONENTS = 128
+"""Principal components in which distances are measured, where the vectors of all views are longer."""
 _LEAST_OF_A_SPEAKER = 8
 """Utterances of a speaker from which the mean and deviation of that speaker are estimated."""
 _NEIGHBOURS = 20
@@ -101,7 +104,7 @@ def points(
     """Return the vectors of all views side by side, each view with the same share of every distance.
 
     They are scaled within each speaker, or clusters would be the speakers; where a speaker has few rows, by
-    all rows. Values that are not finite become the mean.
+    all rows. Values that are not finite become the mean. Of many columns the principal components remain.
     """
     names = np.asarray(speakers)
     groups = [names == name for name in np.unique(names)]
@@ -112,7 +115,10 @@ def points(
             if rows.sum() >= _LEAST_OF_A_SPEAKER:
                 x[rows] = _standardise(values[rows])
         scaled.append(x / np.sqrt(x.shape[1]))
-    return np.concatenate(scaled, axis=1)
+    joined = np.concatenate(scaled, axis=1)
+    if min(joined.shape) <= COMPONENTS:
+        return joined
+    return PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit_transform(joined)
 
 
 def choose_typical(

@@ -10,7 +10,7 @@ from pcl_jax.training.suggest import choose_typical, choose_uncertain, points, s
 
 
 def blobs(count: int = 20, seed: int = 0):
-    """Return five groups of vectors, their groups and speakers; each speaker is shifted far from the others."""
+    """Return vectors of five groups, their groups and speakers; each speaker is far from the others."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(5), count)
     speakers = list(islice(cycle("abcd"), len(groups)))
@@ -45,7 +45,7 @@ def test_suggestions_are_spread_over_speakers():
 
 
 def test_a_typical_clip_is_no_outlier():
-    vectors, groups, speakers = blobs()
+    vectors, groups, _ = blobs()
     vectors["egemaps"][3] += 15
     x = points(vectors, ["a"] * len(groups))
     assert 3 not in choose_typical(x, ["a"] * len(groups), np.zeros(len(groups), bool), 5, 0)
