@@ -1,8 +1,9 @@
 """Export to ONNX: the trained part of a model, one file for each view, for programs without Python or JAX.
 
-A file takes features and returns log-probabilities: pooling over frames, standardisation, linear layer,
-softmax. The front end is not in it: whoever uses the file computes the features of the view, with the settings in
-`config.json` of the model. `fusion.json` says how the outputs of several views become one prediction:
+A file takes features and returns log-probabilities: pooling over frames, standardisation, a linear layer and
+softmax. The front end is not in it: whoever uses the file computes the features of the view, with the
+settings in the model's `config.json`. `fusion.json` says how the outputs of several views become one
+prediction:
 
     softmax(sum of weight * logits / sum of weights / temperature)
 """
@@ -59,7 +60,7 @@ def readout_graph(readout: Readout, kind: Kind, classes: tuple[str, ...]) -> Mod
 
     Input `features`, float32: `[batch, d]` for a view of vectors, `[batch, time, m]` for frames,
     `[batch, time, h, d]` for hidden states. Batch and time are free; all utterances of a batch have the same
-    number of frames, since padding would count. Outputs, named as audonnx expects: `hidden_states`, the vector
+    number of frames, since padding would count. Outputs, named as in audonnx: `hidden_states`, the vector
     `[batch, d]`, and `logits`, log-probabilities `[batch, c]`.
 
     Args:

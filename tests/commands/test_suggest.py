@@ -29,7 +29,7 @@ def command(tmp_path: Path) -> Suggest:
             )
     with (tmp_path / "mine.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    folders = {"features": tmp_path / "features", "runs": tmp_path / "runs", "workers": 1}
+    folders = {"features": tmp_path / "features", "workers": 1}
     return Suggest(table=tmp_path / "mine.csv", number=5, out=tmp_path / "x.csv", views=("mel",), **folders)
 
 
