@@ -144,7 +144,9 @@ class Learn(OnAudio):
     labels: Path | None = None
     """Table with the columns file, speaker and emotion; files are relative to the folder of --audio."""
     json: Path | None = None
-    """File for the numbers of the report."""
+    """File for the numbers of the report, which also stand in the model folder."""
+    most_unlabelled: int = 5000
+    """Unlabelled clips to use at most; of more, these are drawn at random."""
     views: Views = ()
 
 

@@ -11,8 +11,8 @@ from pcl_jax.audio import AudioError
 from pcl_jax.corpora.utterance import CorpusError, Problem
 
 SUFFIXES = (
-    ".wav", ".flac", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".caf", ".au", ".ogg", ".oga", ".opus", ".mp3",
-    *av_file.SUFFIXES,
+    ".wav", ".flac", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".caf", ".au", ".ogg", ".oga", ".opus",
+    ".mp3", *av_file.SUFFIXES,
 )  # fmt: skip
 """Suffixes of audio files; where a recording is there in several formats, the first of them is taken."""
 
