@@ -19,9 +19,9 @@ def uar_draws(
 ) -> Float[np.ndarray, "k draws"]:
     """Draw speakers with replacement, then recalls given their utterances; return the UAR of each classifier.
 
-    The recall of a class is drawn from its posterior under Jeffreys' prior, Beta(hits + 1/2, misses + 1/2), so
-    that ten right of ten do not give an interval of no width. All classifiers share speakers and quantiles:
-    their differences are paired.
+    The recall of a class is drawn from its posterior under Jeffreys' prior, Beta(hits + 1/2, misses + 1/2):
+    ten right of ten do not give an interval of no width. All classifiers share speakers and quantiles, so
+    that their differences are paired.
 
     Args:
         truth: True classes of labelled utterances.

@@ -15,7 +15,7 @@ from pcl_jax.evaluation.metrics import confusion, recall
 from pcl_jax.learn.steps import Steps
 from pcl_jax.rng import seeded
 from pcl_jax.training import recipe
-from pcl_jax.training.cross_fit import Fit, Vectors, assign_folds, cross_fit, label_subset, testable
+from pcl_jax.training.cross_fit import Fit, Vectors, assign_folds, classes_with_test, cross_fit, label_subset
 
 CURVE = (0.25, 0.5)
 """Shares of the labels at which the label curve is measured, besides all."""
@@ -91,7 +91,7 @@ def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
     """
     count = len(data.classes)
     folds = assign_folds(data.labels, data.speakers)
-    can = testable(data.labels, folds, count)
+    can = classes_with_test(data.labels, folds, count)
 
     def fitted(name: str, fit: Fit, known: Bool[np.ndarray, " n"] | None = None) -> np.ndarray:
         return cross_fit(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,27 +40,26 @@ def choose_clips(corpus: Corpus, most_unlabelled: int, seed: int) -> tuple[Corpu
     Raises:
         CorpusError: Fewer than two classes have labels, or a class has the name of a column of predictions.
     """
-    counts = dict.fromkeys(corpus.classes, 0)
-    for utterance in corpus.utterances:
-        if (label := corpus.label(utterance)) is not None:
-            counts[corpus.classes[label]] += 1
-    present = [name for name, count in counts.items() if count]
+    labels = [corpus.label(u) for u in corpus.utterances]
+    counts = Counter(corpus.classes[label] for label in labels if label is not None)
+    present = list(counts)
     if len(present) < 2:
         raise CorpusError(
-            f"{corpus.name} has labels of {len(present)} classes ({', '.join(present) or 'none'}): label clips of "
-            "two classes or more"
+            f"{corpus.name} has labels of {len(present)} classes ({', '.join(present) or 'none'}): label "
+            "clips of two classes or more"
         )
-    if lacking := sorted(counts.keys() - set(present)):
+    if lacking := sorted(set(corpus.classes) - set(present)):
         raise CorpusError(f"no clip that can be used is {lacking[0]!r}; leave the class out with --targets")
     if taken := sorted(set(present) & set(RESERVED)):
         raise CorpusError(f"a class has the name {taken[0]!r}, which is a column of predictions: rename it")
-    unlabelled = [u for u in corpus.utterances if corpus.label(u) is None]
+    unlabelled = [place for place, label in enumerate(labels) if label is None]
     if len(unlabelled) <= most_unlabelled:
         return corpus, ""
-    order = seeded(seed, "unlabelled clips").permutation(len(unlabelled))[:most_unlabelled]
-    kept = {unlabelled[place].id for place in order}
-    chosen = tuple(u for u in corpus.utterances if corpus.label(u) is not None or u.id in kept)
-    remark = f"{most_unlabelled} of {len(unlabelled)} unlabelled clips are used, drawn at random (--most-unlabelled)"
+    kept = set(seeded(seed, "unlabelled clips").permutation(unlabelled)[:most_unlabelled].tolist())
+    chosen = tuple(
+        u for place, u in enumerate(corpus.utterances) if labels[place] is not None or place in kept
+    )
+    remark = f"{most_unlabelled} of {len(unlabelled)} unlabelled clips are used, drawn at random"
     return replace(corpus, utterances=chosen), remark
 
 
@@ -80,7 +80,7 @@ def data_of(corpus: Corpus, stores: Mapping[str, Store]) -> Data:
 
 
 def persons(utterances: Sequence[Utterance]) -> list[str]:
-    """Return the speaker of each utterance; names that differ in case or leading zeros count as one person."""
+    """Return the speaker of each utterance; names that differ in case or leading zeros are one person."""
     same = {name: group[0] for group in lookalikes(u.speaker for u in utterances) for name in group}
     return [same.get(u.speaker, u.speaker) for u in utterances]
 

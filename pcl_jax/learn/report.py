@@ -1,4 +1,4 @@
-"""Report of `pcl learn`: JSON for scripts, Markdown, one HTML page without external requests, the model card."""
+"""Report of `pcl learn`: JSON for scripts, Markdown, one self-contained HTML page, the model card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from pcl_jax.learn.evaluation import Data, Estimate, Evaluation
 TABLE_NOTE = "UAR is the mean recall over the classes; intervals are 95 %, by bootstrap over speakers."
 CARD_LIMITS = (
     "A label is an annotator's impression of a voice. It is not the emotion of the speaker.",
-    "EU AI Act, Art. 5(1)(f): not for inferring emotions at work or in education, except for medical or safety "
-    "reasons.",
-    "Licences: openSMILE, which the eGeMAPS view needs, is free for research only, and its licence covers models "
-    "trained on its features. The licence of the corpus applies to this model too.",
+    "EU AI Act, Art. 5(1)(f): not for inferring emotions at work or in education, except for medical or "
+    "safety reasons.",
+    "Licences: openSMILE, which the eGeMAPS view needs, is free for research only, and its licence covers "
+    "models trained on its features. The licence of the corpus applies to this model too.",
 )
 
 
@@ -112,8 +112,8 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     calibration = report["calibration"]
     lines = [
         f"{report['n_labelled']} labelled and {report['n_unlabelled']} unlabelled clips of "
-        f"{report['n_speakers']} speakers, {report['folds']} folds; the speakers of a fold are neither heard nor "
-        "seen in its training.",
+        f"{report['n_speakers']} speakers, {report['folds']} folds; the speakers of a fold are not heard in "
+        "its training.",
         report["verdict"],
     ]
     if report["uar"] is not None:
@@ -160,8 +160,8 @@ def card(report: Mapping[str, Any], name: str) -> str:
         .replace("### Evaluation", "## Evaluation")
     )
     intended = (
-        "Research on speech, and sorting recordings of one's own for a human who listens. The front end (decoding "
-        "and views) is the code of pcl_jax and not in the files."
+        "Research on speech, and sorting recordings of one's own for a human who listens. The front end "
+        "(decoding and views) is the code of pcl_jax and not in the files."
     )
     return (
         "\n\n".join(

@@ -51,7 +51,7 @@ def assign_folds(labels: Int[np.ndarray, " n"], speakers: Sequence[str]) -> Int[
     return folds
 
 
-def testable(
+def classes_with_test(
     labels: Int[np.ndarray, " n"], folds: Int[np.ndarray, " n"], classes: int
 ) -> Bool[np.ndarray, " c"]:
     """Return for each class whether it can be tested: its labels are in two folds or more."""
