@@ -141,8 +141,9 @@ class Learn(OnAudio):
     """Model folder to write; an older model there is replaced."""
     audio: Path | None = None
     """Folder of audio, with --labels in place of a table: files that have no row there are unlabelled."""
-    labels: Path | None = None
-    """Table with the columns file, speaker and emotion; files are relative to the folder of --audio."""
+    labels: tuple[Path, ...] = ()
+    """With a table: labelling tables of `pcl suggest` that are filled in. With --audio: one table with the
+    columns file, speaker and emotion, whose files are relative to that folder."""
     json: Path | None = None
     """File for the numbers of the report, which also stand in the model folder."""
     most_unlabelled: int = 5000

@@ -84,10 +84,11 @@ def _report(command: flags.Suggest, suggestions: "Sequence[Suggestion]", speaker
     count = f"{len(suggestions)} clips of {speakers} speakers"
     terminal.out.print(f"{count}: {reason}", markup=False, highlight=False)
     terminal.out.print(f"table: {command.out}", markup=False, highlight=False)
-    again = f"--labels {shlex.quote(str(command.out))}"
+    table, out = shlex.quote(str(command.table)), shlex.quote(str(command.out))
     terminal.out.print(
-        f"next: fill in its column emotion (or pcl demo MODEL --label {shlex.quote(str(command.out))}), then "
-        f"pcl suggest {shlex.quote(str(command.table))} {again} --out MORE.csv",
+        f"next: fill in its column emotion (or pcl demo MODEL --label {out}), then pcl learn {table} "
+        f"--labels {' '.join([*map(shlex.quote, map(str, command.labels)), out])} --out MODEL",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
