@@ -73,17 +73,18 @@ def suggest(
     if count < 1:
         raise ValueError(f"count is {count}; give 1 or more")
     rows = _sample(labels, count, seed)
-    speakers, labelled = [speakers[row] for row in rows], labels[rows] >= 0
+    voices = [speakers[int(row)] for row in rows]
+    labelled = labels[rows] >= 0
     count = min(count, int((~labelled).sum()))
     if count == 0:
         return []
-    x = points({view: values[rows] for view, values in vectors.items()}, speakers)
+    x = points({view: values[rows] for view, values in vectors.items()}, voices)
     reason: Reason
     if log_probabilities is None or typical_is_better(labels):
-        chosen, reason = choose_typical(x, speakers, labelled, count, seed), "typical"
+        chosen, reason = choose_typical(x, voices, labelled, count, seed), "typical"
     else:
         predicted = np.asarray(log_probabilities, np.float64)[rows]
-        chosen, reason = choose_uncertain(x, speakers, labelled, predicted, count, seed), "uncertain"
+        chosen, reason = choose_uncertain(x, voices, labelled, predicted, count, seed), "uncertain"
     return [Suggestion(int(rows[row]), reason) for row in chosen]
 
 
@@ -189,7 +190,7 @@ def _spread(
 ) -> int:
     """Return the best member of the least heard speaker, among the best quarter of a cluster."""
     order = np.argsort(-merit, kind="stable")[: max(1, len(members) // 4)]
-    best = [members[place] for place in order]
+    best = [members[int(place)] for place in order]
     return min(best, key=lambda row: heard[speakers[row]])
 
 
@@ -211,7 +212,7 @@ def _cluster(
     """Return the cluster of each row, by k-means; one thread, so that sums have one order."""
     start = int(seeded(seed, "clusters").integers(2**31))
     with threadpool_limits(1):
-        model = KMeans(min(count, len(np.unique(x, axis=0))), n_init=1, max_iter=50, random_state=start)
+        model = KMeans(min(count, len(np.unique(x, axis=0))), max_iter=50, random_state=start)
         return model.fit_predict(x, sample_weight=weights).astype(int)
 
 
