@@ -16,6 +16,7 @@ from pcl_jax.features import store
 from pcl_jax.inference import labels
 from pcl_jax.inference.vector_view import VectorView
 from pcl_jax.learn import evaluation, learning, report
+from pcl_jax.learn.claims import UNKNOWN_SPEAKER
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.training.cross_fit import FOLDS
 from pcl_jax.views.table import TableView
@@ -43,7 +44,7 @@ def learn(command: flags.Learn) -> int:
     if remark:
         terminal.out.print(remark, markup=False, highlight=False)
     corpus, vectors = _vectors(command, views, corpus)
-    data = learning.data_of(corpus, vectors)
+    data = learning.data_of(corpus, vectors, views)
     facts = {"corpus": corpus.name, "views": {name: view.title for name, view in views.items()}}
     with terminal.bar("learn") as progress:
         found = learning.learn(
@@ -128,7 +129,7 @@ def _merge(audio: Path, labels: Path, out: Path) -> Path:
     for file in files:
         path = str(file.absolute())
         if path not in known:
-            merged.append({"file": path, "speaker": f"unknown speaker of {file.relative_to(audio)}"})
+            merged.append({"file": path, "speaker": f"{UNKNOWN_SPEAKER}{file.relative_to(audio)}"})
     table = out / learning.STEPS / "table.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", newline="", encoding="utf-8") as target:

@@ -47,7 +47,7 @@ class Model:
         return self.trained.normalise == "speaker"
 
     def predict(self, waveform: np.ndarray, sampling_rate: int) -> dict[str, float]:
-        """Return the probability of each class for one utterance.
+        """Return the probability of each class for one utterance, of a speaker who is not known.
 
         Args:
             waveform: `[samples]`, mono. Floats with full scale 1; integers are divided by their full scale.
@@ -64,7 +64,7 @@ class Model:
         probabilities = np.exp(self.log_probabilities(vectors)[0])
         return dict(zip(self.classes, map(float, probabilities), strict=True))
 
-    def vectors(self, waveforms: Sequence[audio.Waveform]) -> dict[str, np.ndarray]:
+    def vectors(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Return the vectors of utterances, view -> `[n, d]`; each waveform as `audio.read` returns it."""
         return {
             name: np.stack([view.features([waveform])[0] for waveform in waveforms])
@@ -83,6 +83,11 @@ class Model:
         """
         found = np.asarray(recipe.predict(self.trained, vectors, speakers), np.float64)
         return log_softmax(found, axis=1)  # float32 leaves the sum of the probabilities 1e-7 off
+
+
+def views_of(trained: Trained) -> set[str]:
+    """Return the names of the views that a classifier reads, and the one that it falls back to."""
+    return {*trained.readouts, *(views_of(trained.fallback) if trained.fallback else ())}
 
 
 def prepared(waveform: np.ndarray, sampling_rate: int) -> audio.Waveform:

@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 
 from pcl_jax.inference.model import Model
 from pcl_jax.inference.reach import Reach
-from pcl_jax.inference.vector_view import view_of
 from pcl_jax.models.readout import Readout
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.training.recipe import Trained
@@ -42,11 +41,7 @@ def save_model(folder: Path, model: Model, card: str) -> None:
         model: Its `config` holds what the caller knows of the training; the rest is added here.
         card: Text of the model card, `README.md`.
     """
-    arrays = {
-        f"readouts/{name}/{field}": np.asarray(values)
-        for name, readout in model.trained.readouts.items()
-        for field, values in readout._asdict().items()
-    }
+    arrays = _arrays(model.trained, "readouts")
     for name in model.reach.means:
         arrays[f"reach/{name}/mean"] = model.reach.means[name]
         arrays[f"reach/{name}/scale"] = model.reach.scales[name]
@@ -57,10 +52,7 @@ def save_model(folder: Path, model: Model, card: str) -> None:
         "pcl_jax": version("pcl-jax"),
         "classes": list(model.classes),
         "views": {name: _view_to_json(view) for name, view in model.views.items()},
-        "weights": {name: float(weight) for name, weight in model.trained.weights.items()},
-        "normalise": model.trained.normalise,
-        "temperature": float(model.trained.temperature),
-        "choice": model.trained.choice,
+        "classifier": _trained_to_json(model.trained),
         "reach": model.reach.limit,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -69,6 +61,45 @@ def save_model(folder: Path, model: Model, card: str) -> None:
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CARD, card.encode())
     write_atomically(folder / CONFIG, text.encode())
+
+
+def _arrays(trained: Trained, prefix: str) -> dict[str, np.ndarray]:
+    """Return the parameters of a classifier, and of the one that it falls back to, by name."""
+    arrays = {
+        f"{prefix}/{name}/{field}": np.asarray(values)
+        for name, readout in trained.readouts.items()
+        for field, values in readout._asdict().items()
+    }
+    return arrays | (_arrays(trained.fallback, f"fallback/{prefix}") if trained.fallback else {})
+
+
+def _trained_to_json(trained: Trained) -> dict[str, Any]:
+    return {
+        "weights": {name: float(weight) for name, weight in trained.weights.items()},
+        "normalise": trained.normalise,
+        "temperature": float(trained.temperature),
+        "choice": trained.choice,
+        "fallback": trained.fallback and _trained_to_json(trained.fallback),
+    }
+
+
+def _trained_from(
+    config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str, classes: int
+) -> Trained:
+    weights = {str(name): float(weight) for name, weight in config["weights"].items()}
+    readouts = {
+        name: Readout(*(arrays[f"{prefix}/{name}/{field}"] for field in Readout._fields)) for name in weights
+    }
+    fallback = config["fallback"]
+    return Trained(
+        readouts,
+        weights,
+        classes,
+        normalise=config["normalise"],
+        temperature=float(config["temperature"]),
+        choice=config["choice"],
+        fallback=fallback and _trained_from(fallback, arrays, f"fallback/{prefix}", classes),
+    )
 
 
 def _view_to_json(view: View) -> dict[str, Any]:
@@ -116,26 +147,19 @@ def _model(
     views: Mapping[str, View],
     remarks: tuple[str, ...],
 ) -> Model:
-    weights = {str(name): float(weight) for name, weight in config["weights"].items()}
-    readouts = {
-        name: Readout(*(arrays[f"readouts/{name}/{field}"] for field in Readout._fields)) for name in weights
-    }
-    if lacking := {view_of(name) for name in readouts} - views.keys():
+    classes = tuple(map(str, config["classes"]))
+    trained = _trained_from(config["classifier"], arrays, "readouts", len(classes))
+    if (
+        lacking := {*trained.readouts, *(trained.fallback.readouts if trained.fallback else ())}
+        - views.keys()
+    ):
         raise ValueError(f"it has no view {', '.join(sorted(lacking))}")
     reach = Reach(
-        {name: arrays[f"reach/{name}/mean"] for name in readouts},
-        {name: arrays[f"reach/{name}/scale"] for name in readouts},
+        {name: arrays[f"reach/{name}/mean"] for name in views},
+        {name: arrays[f"reach/{name}/scale"] for name in views},
         float(config["reach"]),
     )
-    trained = Trained(
-        readouts,
-        weights,
-        len(config["classes"]),
-        temperature=float(config["temperature"]),
-        normalise=config["normalise"],
-        choice=config["choice"],
-    )
-    return Model(tuple(map(str, config["classes"])), views, trained, reach, config, remarks)
+    return Model(classes, views, trained, reach, config, remarks)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:

@@ -14,11 +14,10 @@ from pcl_jax.features.store import Store
 from pcl_jax.inference import reach
 from pcl_jax.inference.clips import Clips, Recording, fault_of
 from pcl_jax.inference.model import Model
+from pcl_jax.training.recipe import LEAST_TO_NORMALISE
 
 BATCH = 256
 """Clips whose vectors are in memory at once."""
-FEWEST_OF_A_SPEAKER = 5
-"""Clips of a speaker from which on statistics of his or her own normalise them."""
 MANY = 20
 """Clips from which on it is remarkable that nearly all get one class, or lie far from the training data."""
 NEARLY_ALL = 0.95
@@ -114,14 +113,14 @@ def _groups(model: Model, clips: Clips, numbers: Sequence[int]) -> tuple[dict[st
     groups: dict[str, list[int]] = defaultdict(list)
     remarks = []
     counts = Counter(names.values())
-    few = {name for name, count in counts.items() if name and count < FEWEST_OF_A_SPEAKER}
+    few = {name for name, count in counts.items() if name and count < LEAST_TO_NORMALISE}
     for number in numbers:
         known = model.normalises_speakers and names[number] not in few
         groups[names[number] if known else ""].append(number)
     if model.normalises_speakers and groups.get(""):
         remarks.append(
             f"the model was normalised per speaker; {len(groups[''])} of {len(numbers)} clips have no known "
-            f"speaker with {FEWEST_OF_A_SPEAKER} clips or more and are normalised by the statistics of the "
+            f"speaker with {LEAST_TO_NORMALISE} clips or more and are normalised by the statistics of the "
             "training data: expect less (--speaker COLUMN names who speaks)"
         )
     if any(names.values()) and not model.normalises_speakers:

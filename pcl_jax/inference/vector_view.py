@@ -21,8 +21,8 @@ from pcl_jax.views.view import Kind, View
 
 VERSION = 1
 """Version of the pooling: raised with every change that changes a value."""
-_LARGEST = 2**17
-"""Bytes of the vectors of a large speech model, for the estimate of the disk that they take."""
+_SHORT_S = 0.02
+"""Seconds of which the features, of a frame or a few, take about as much as the vector."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class VectorView(View):
 
     def size(self, duration_s: float) -> int:
         """Estimate the bytes of an utterance."""
-        return min(4 * self.view.size(duration_s), _LARGEST)
+        return 4 * self.view.size(min(duration_s, _SHORT_S))
 
     def precomputed(self, utterance: Utterance) -> np.ndarray | None:
         """Return the vector of features that are stored; None: it is computed from the audio."""
@@ -92,12 +92,3 @@ def _stored_features(folder: Path, utterance: Utterance) -> np.ndarray | None:
         return None
     digest = audio.segment_digest(content, utterance.start_s, utterance.end_s)
     return stored[utterance.id] if stored.audio_digest(utterance.id) == digest else None
-
-
-def view_of(vector: str) -> str:
-    """Return the name of the view that a vector is of.
-
-    >>> view_of("whisper.3"), view_of("mel")
-    ('whisper', 'mel')
-    """
-    return vector.split(".", 1)[0]

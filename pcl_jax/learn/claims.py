@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 
 from pcl_jax.learn.evaluation import Data, Evaluation
 
+UNKNOWN_SPEAKER = "unknown speaker of "
+"""Beginning of the speaker's name of a file of which nobody said who speaks."""
 FEW_SPEAKERS = 5
 """Labelled speakers below which an interval over speakers is rough."""
 
@@ -32,7 +34,13 @@ def limits(data: Data, evaluation: Evaluation, normalise: str, *, synthetic: boo
                 "tested, so no UAR is given. Label it for one more speaker."
             )
     found += _one_class_each(pairs)
-    silent = set(data.speakers) - speakers
+    nameless = [speaker for speaker in data.speakers if speaker.startswith(UNKNOWN_SPEAKER)]
+    if nameless:
+        found.append(
+            f"Who speaks in {len(nameless)} unlabelled files is not known. If it is a speaker with labels, "
+            "the estimate has heard his or her voice in training."
+        )
+    silent = set(data.speakers) - speakers - set(nameless)
     if silent:
         found.append(
             f"{len(silent)} speakers have unlabelled clips only, which the final model has heard. The "

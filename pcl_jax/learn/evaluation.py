@@ -1,7 +1,7 @@
 """Evaluation within the labels there are: speakers left out, the recipe beside the best simple probe."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class Data:
     """Class of each utterance; -1 without a label."""
     speakers: Sequence[str]
     classes: tuple[str, ...]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kind of each view (`View.kind`): methods expect more of a speech model's states than of others."""
 
     @property
     def labelled(self) -> Bool[np.ndarray, " n"]:
@@ -106,10 +108,11 @@ def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
             do=lambda fold, step: steps.do(f"{name}-{fold}", step),
         )
 
-    found = {"recipe": fitted("recipe", recipe.recipe), "baseline": fitted("baseline", recipe.baseline)}
+    best, simple = (partial(method, kinds=data.kinds) for method in (recipe.recipe, recipe.probe))
+    found = {"recipe": fitted("recipe", best), "baseline": fitted("baseline", simple)}
     subsets = _subsets(data, seed)
     for name, known in subsets.items():
-        found[name] = fitted(name, recipe.recipe, known)
+        found[name] = fitted(name, best, known)
     rows = data.labelled
     truth = data.labels[rows]
     predictions = {name: scores[rows].argmax(axis=1) for name, scores in found.items()}

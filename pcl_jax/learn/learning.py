@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pcl_jax.corpora.spelling import lookalikes
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Utterance
 from pcl_jax.features.store import Store
 from pcl_jax.inference import reach
-from pcl_jax.inference.model import Model
+from pcl_jax.inference.model import Model, views_of
 from pcl_jax.inference.model_folder import CARD, CONFIG, WEIGHTS, ModelError, save_model
 from pcl_jax.inference.predict import RESERVED
 from pcl_jax.learn import report as reports
@@ -63,12 +64,13 @@ def choose_clips(corpus: Corpus, most_unlabelled: int, seed: int) -> tuple[Corpu
     return replace(corpus, utterances=chosen), remark
 
 
-def data_of(corpus: Corpus, stores: Mapping[str, Store]) -> Data:
+def data_of(corpus: Corpus, stores: Mapping[str, Store], views: Mapping[str, View]) -> Data:
     """Return vectors, labels and speakers of a corpus; rows are joined by utterance id.
 
     Args:
         corpus: Its utterances have vectors.
         stores: View -> its vectors, as `VectorView` stores them.
+        views: The views, of which the vectors are.
     """
     labels = [corpus.label(u) for u in corpus.utterances]
     return Data(
@@ -76,6 +78,7 @@ def data_of(corpus: Corpus, stores: Mapping[str, Store]) -> Data:
         np.array([-1 if label is None else label for label in labels]),
         persons(corpus.utterances),
         corpus.classes,
+        {name: view.kind for name, view in views.items()},
     )
 
 
@@ -129,8 +132,10 @@ def learn(
     (folder / STEPS).mkdir(parents=True, exist_ok=True)
     steps = Steps(folder / STEPS, identity, finished)
     evaluation = evaluate(data, seed, steps)
-    trained = recipe.recipe(data.vectors, data.labels, list(data.speakers), len(data.classes), seed=seed)
-    trained = replace(trained, temperature=trained.temperature * evaluation.temperature)
+    trained = recipe.recipe(
+        data.vectors, data.labels, list(data.speakers), len(data.classes), kinds=data.kinds, seed=seed
+    )
+    trained = _calibrated(trained, evaluation.temperature)
     report = reports.summarise(
         data,
         evaluation,
@@ -143,10 +148,16 @@ def learn(
     return report
 
 
+def _calibrated(trained: Trained, temperature: float) -> Trained:
+    """Return a classifier, and the one that it falls back to, with logits divided by a temperature."""
+    fallback = trained.fallback and _calibrated(trained.fallback, temperature)
+    return replace(trained, temperature=trained.temperature * temperature, fallback=fallback)
+
+
 def _write(
     folder: Path, data: Data, views: Mapping[str, View], trained: Trained, report: dict[str, Any]
 ) -> None:
-    used = {name: data.vectors[name] for name in trained.readouts}
+    used = {name: rows for name, rows in data.vectors.items() if name in views_of(trained)}
     needed = {name: view for name, view in views.items() if name in used}
     model = Model(data.classes, needed, trained, reach.fit(used), {"learned": report})
     for name in (*REPORTS, CARD, WEIGHTS, CONFIG):
@@ -160,7 +171,8 @@ def _write(
 
 def _identity(data: Data, seed: int) -> str:
     """Return a digest of everything that changes the result."""
-    total = hashlib.sha256(json.dumps([VERSION, seed, list(data.speakers), list(data.classes)]).encode())
+    facts = [VERSION, version("pcl-jax"), seed, list(data.speakers), list(data.classes), dict(data.kinds)]
+    total = hashlib.sha256(json.dumps(facts).encode())
     total.update(np.ascontiguousarray(data.labels).tobytes())
     for view in sorted(data.vectors):
         total.update(view.encode())

@@ -18,7 +18,7 @@ from pcl_jax.training.recipe import Trained
 Vectors: TypeAlias = Mapping[str, np.ndarray]
 """View -> one row per utterance, `[n, d]`."""
 Fit: TypeAlias = Callable[..., Trained]
-"""`recipe` or `baseline` of `pcl_jax.training.recipe`."""
+"""Method of `pcl_jax.training.recipe`, its `kinds` given."""
 FOLDS = 5
 _LEAST = np.log(1e-6)
 """Log-probability of a class that the training of a fold lacks: temperatures need finite numbers."""
@@ -129,7 +129,7 @@ def _predict_held_out(
 def label_subset(
     labels: Int[np.ndarray, " n"], fraction: float, draw: int, seed: int
 ) -> Bool[np.ndarray, " n"]:
-    """Draw a share of the labels of each class, at least one; a smaller share is contained in a larger one."""
+    """Draw a share of the labels of each class, at least one; a larger share contains a smaller one."""
     rng = seeded(seed, "label curve", draw)
     kept = np.zeros(len(labels), bool)
     for number in np.unique(labels[labels >= 0]):

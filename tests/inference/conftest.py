@@ -9,7 +9,7 @@ from pcl_jax.inference import reach
 from pcl_jax.inference.model import Model
 from pcl_jax.inference.model_folder import save_model
 from pcl_jax.inference.vector_view import VectorView
-from pcl_jax.training.recipe import recipe
+from pcl_jax.training.recipe import probe
 from pcl_jax.views.egemaps import EgemapsView
 from pcl_jax.views.mel import MelView
 
@@ -31,7 +31,8 @@ def train(views: dict | None = None) -> Model:
     vectors = {name: np.stack(VectorView(view).features(waveforms)) for name, view in views.items()}
     labels = np.array([number % 2 if number < 12 else -1 for number in range(24)])
     speakers = [f"speaker {number // 2 % 4}" for number in range(24)]
-    trained = recipe(vectors, labels, speakers, 2)
+    trained = probe(vectors, labels, speakers, 2)
+    views = {name: view for name, view in views.items() if name in trained.readouts}
     return Model(
         CLASSES,
         views,

@@ -1,6 +1,7 @@
 """Clips: files, folders, tables and windows; what cannot be used is one line."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_windows_lie_within_the_recording_reach_its_end_and_leave_no_gap_where_t
     assert ends[-1] == pytest.approx(total, abs=0.021)
     assert all(start + length <= total + 1e-6 for start in starts) or len(starts) == 1
     if hop <= length:
-        assert all(after <= before + length + 1e-6 for before, after in zip(starts, starts[1:], strict=False))
+        assert all(after <= before + length + 1e-6 for before, after in itertools.pairwise(starts))
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def write(path: Path, rows: list) -> Path:
 
 
 def test_files_folders_and_tables_are_recordings_once_each_in_order(audio):
-    table = write(audio / "t.csv", [("file", "start", "end", "who"), ("0.wav", "0.5", "0 days 00:00:01.5", "anna"),
-                                    ("1.wav", "", "", "")])  # fmt: skip
+    segment = ("0.wav", "0.5", "0 days 00:00:01.5", "anna")
+    table = write(audio / "t.csv", [("file", "start", "end", "who"), segment, ("1.wav", "", "", "")])
     found, faults = read_recordings([audio / "2.wav", table, audio, audio / "2.wav"], "Who")
     assert faults == []
     assert found == [
@@ -108,7 +109,7 @@ def test_windows_of_a_format_without_seeking_come_from_a_copy_and_hear_the_same(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     clips = cut([Recording("long.m4a", path)], Window(1.0, 0.5), tmp_path / "work")
-    assert len(clips.corpus.utterances) == 23
+    assert len(clips.corpus.utterances) in (23, 24)  # the encoder pads
     whole = read(path)
     for utterance in clips.corpus.utterances[3:20:5]:
         assert utterance.path != path

@@ -83,7 +83,7 @@ def changed(folder: Path, tmp_path: Path, **values) -> Path:
         ({"schema": 99, "pcl_jax": "9.0"}, "newer pcl_jax, 9.0"),
         ({"schema": "one"}, "not the configuration"),
         ({"sha256": "0" * 64}, "is not what config.json says"),
-        ({"weights": {"wavlm": 1.0}}, "damaged"),
+        ({"classifier": {"weights": {"wavlm": 1.0}}}, "damaged"),
         ({"views": {}}, "damaged"),
         ({"views": {"mel": {"describe": {}}}}, "differently"),
         ({"classes": None}, "damaged"),

@@ -18,7 +18,9 @@ class Means:
         self.calls: list[tuple[dict, np.ndarray, list[str]]] = []
         self.stop_at: int | None = None
 
-    def __call__(self, vectors, labels, speakers: Sequence[str], classes: int, *, seed: int = 0) -> Trained:
+    def __call__(
+        self, vectors, labels, speakers: Sequence[str], classes: int, *, kinds=None, seed: int = 0
+    ) -> Trained:
         if self.stop_at == len(self.calls):
             raise KeyboardInterrupt
         self.calls.append((vectors, labels, list(speakers)))
@@ -38,7 +40,7 @@ class Means:
 def means(monkeypatch: pytest.MonkeyPatch) -> Means:
     fit = Means()
     monkeypatch.setattr(recipe, "recipe", fit)
-    monkeypatch.setattr(recipe, "baseline", fit)
+    monkeypatch.setattr(recipe, "probe", fit)
     return fit
 
 
