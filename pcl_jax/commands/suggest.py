@@ -8,6 +8,7 @@ import numpy as np
 
 from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.session import UsageError, choose_views, extract_features, read_usable
+from pcl_jax.corpora.targets import parse_targets, with_targets
 from pcl_jax.corpora.utterance import CorpusError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def suggest(command: flags.Suggest) -> int:
     if command.number < 1:
         raise UsageError(f"-n {command.number}: give 1 or more")
     command = replace(command, corpus="table", root=command.table)
-    corpus, skipped = tables.join(read_usable(command), command.labels)
+    corpus, skipped = tables.join(read_usable(replace(command, targets=())), command.labels)
+    if command.targets:
+        corpus = with_targets(corpus, parse_targets(command.targets))
     tables.require_unlabelled(command.out)
     default = () if command.speech_model else ("mel", "egemaps")
     views = choose_views(command, command.views or default)
@@ -44,6 +47,7 @@ def suggest(command: flags.Suggest) -> int:
     pooled = {name: VectorView(view, places[name]) for name, view in views.items()}
     extraction = extract_features(command, pooled, corpus)
     left_out = skipped | set(extraction.skipped)
+    left_out |= {u.id for u in corpus.utterances if u.emotion is not None and corpus.label(u) is None}
     utterances = [u for u in corpus.utterances if u.id not in left_out]
     vectors = {
         name: np.stack([extraction.stores[view.name][u.id] for u in utterances])
@@ -55,7 +59,8 @@ def suggest(command: flags.Suggest) -> int:
             f"{command.table}: every clip has a label, or was skipped; there is none to suggest"
         )
     speakers = [u.speaker for u in utterances]
-    predicted = _predict(vectors, labels, speakers, command.seed)
+    kinds = {name: view.kind for name, view in views.items()}
+    predicted = _predict(vectors, labels, speakers, kinds, command.seed)
     suggestions = choose(
         vectors, speakers, labels, command.number, log_probabilities=predicted, seed=command.seed
     )
@@ -67,7 +72,7 @@ def suggest(command: flags.Suggest) -> int:
 
 
 def _predict(
-    vectors: "Vectors", labels: np.ndarray, speakers: "Sequence[str]", seed: int
+    vectors: "Vectors", labels: np.ndarray, speakers: "Sequence[str]", kinds: "Mapping[str, str]", seed: int
 ) -> np.ndarray | None:
     """Return what a classifier that is trained on these labels says of every clip; None if it cannot help."""
     from pcl_jax.training import recipe
@@ -76,7 +81,8 @@ def _predict(
     classes = int(labels.max()) + 1
     if classes < 2 or typical_is_better(labels):
         return None
-    return recipe.predict(recipe.baseline(vectors, labels, speakers, classes, seed=seed), vectors)
+    trained = recipe.probe(vectors, labels, speakers, classes, kinds=kinds, seed=seed)
+    return recipe.predict(trained, vectors, speakers)
 
 
 def _report(command: flags.Suggest, suggestions: "Sequence[Suggestion]", speakers: int) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from pcl_jax.inference.model import Model
-from pcl_jax.inference.vector_view import view_of
 from pcl_jax.models.readout import Readout
 from pcl_jax.runs.files import write_atomically
+from pcl_jax.training.recipe import Trained
 from pcl_jax.views.view import Kind
 
 OPSET, IR_VERSION = 13, 8
@@ -30,24 +30,35 @@ NORMALISED_PER_SPEAKER = (
 
 
 def export_model(model: Model, folder: Path) -> list[Path]:
-    """Write `NAME.onnx` for each view of a model, and `fusion.json`; return the paths.
+    """Write `NAME.onnx` for each view of a model, and `fusion.json`: together they are `model.predict`.
+
+    A model that is normalised per speaker has two classifiers. That for speakers who are not known is written
+    to the folder itself, the other one to `per_speaker/`.
 
     Args:
         model: A trained model.
         folder: Made if it is not there; files of these names are replaced.
+
+    Returns:
+        The paths that were written.
     """
+    paths = _export(model, model.trained.fallback or model.trained, folder)
+    if model.trained.fallback is not None:
+        paths += _export(model, model.trained, folder / "per_speaker")
+    return paths
+
+
+def _export(model: Model, trained: Trained, folder: Path) -> list[Path]:
     contents: dict[str, bytes] = {}
-    for name, readout in model.trained.readouts.items():
-        one_state = view_of(name) != name  # "whisper.3" reads the frames of one hidden state
-        kind = "frames" if one_state else model.views[name].kind
-        graph = readout_graph(readout, kind, model.classes)
+    for name, readout in trained.readouts.items():
+        graph = readout_graph(readout, model.views[name].kind, model.classes)
         contents[f"{name}.onnx"] = graph.SerializeToString()
     fusion: dict[str, Any] = {
         "classes": list(model.classes),
-        "weights": {name: float(weight) for name, weight in model.trained.weights.items()},
-        "temperature": float(model.trained.temperature),
+        "weights": {name: float(weight) for name, weight in trained.weights.items()},
+        "temperature": float(trained.temperature),
     }
-    if model.normalises_speakers:
+    if trained.normalise == "speaker":
         fusion["note"] = NORMALISED_PER_SPEAKER
     contents[FUSION] = (json.dumps(fusion, indent=1) + "\n").encode()
     for name, content in contents.items():

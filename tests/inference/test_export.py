@@ -1,6 +1,7 @@
 """Exported readouts: onnxruntime and audonnx compute what the model does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_the_files_of_a_model_predict_what_the_model_predicts(folder, tmp_path, 
         expected = model.predict(tone(number), 16_000)
         found = exported_prediction(tmp_path / "out", features)
         np.testing.assert_allclose(found, list(expected.values()), atol=1e-5)
+
+
+def test_a_model_that_is_normalised_per_speaker_is_two_classifiers(folder, tmp_path):
+    model = load_model(folder)
+    per_speaker = replace(model.trained, normalise="speaker", fallback=model.trained, temperature=3.0)
+    paths = export_model(replace(model, trained=per_speaker), tmp_path)
+    (view,) = model.trained.readouts
+    assert {str(path.relative_to(tmp_path)) for path in paths} == {
+        f"{view}.onnx", "fusion.json", f"per_speaker/{view}.onnx", "per_speaker/fusion.json",
+    }  # fmt: skip
+    features = {view: model.views[view].features([tone(100)])[0]}
+    expected = list(replace(model, trained=per_speaker).predict(tone(100), 16_000).values())
+    np.testing.assert_allclose(exported_prediction(tmp_path, features), expected, atol=1e-5)
+    assert "normalised by their speaker" in (tmp_path / "per_speaker" / "fusion.json").read_text()
+    assert "note" not in json.loads((tmp_path / "fusion.json").read_text())
 
 
 def test_audonnx_loads_the_file_and_names_the_classes(tmp_path):
