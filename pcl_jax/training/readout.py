@@ -89,7 +89,7 @@ def fit(
     return Dual(alpha, bias - bias.mean())
 
 
-def logits(dual: Dual, gram: Float[Array, "*b m n"]) -> Float[Array, "*b m c"]:
+def logits(dual: Dual, gram: Float[Array, "*b m n"]) -> Float[Array, "*d m c"]:
     """Return the logits of rows whose inner products with the fitted rows are given."""
     return gram @ dual.alpha + dual.bias[..., None, :]
 
