@@ -64,6 +64,18 @@ def run(command: flags.Command) -> int:
             from pcl_jax.commands import infer
 
             return infer.embed(command)
+        case flags.Suggest():
+            from pcl_jax.commands import suggest
+
+            return suggest.suggest(command)
+        case flags.Demo():
+            from pcl_jax.commands import demo
+
+            return demo.demo(command)
+        case flags.Export():
+            from pcl_jax.commands import export
+
+            return export.export(command)
 
 
 def guarded(body: Callable[[], int | None], *, debug: bool) -> None:

@@ -141,8 +141,9 @@ class Learn(OnAudio):
     """Model folder to write; an older model there is replaced."""
     audio: Path | None = None
     """Folder of audio, with --labels in place of a table: files that have no row there are unlabelled."""
-    labels: Path | None = None
-    """Table with the columns file, speaker and emotion; files are relative to the folder of --audio."""
+    labels: tuple[Path, ...] = ()
+    """With a table: labelling tables of `pcl suggest` that are filled in. With --audio: one table with the
+    columns file, speaker and emotion, whose files are relative to that folder."""
     json: Path | None = None
     """File for the numbers of the report, which also stand in the model folder."""
     most_unlabelled: int = 5000
@@ -230,6 +231,57 @@ class Finetune(OnDevices):
 
 
 @dataclass(frozen=True)
+class Suggest(OnAudio):
+    """Choose the unlabelled clips of a table that are worth labelling next; write a CSV to fill in."""
+
+    table: Positional[Path | None] = None
+    """CSV or Parquet table: a row per clip, with or without an emotion."""
+    number: Annotated[int, arg(aliases=("-n",))] = 20
+    """Clips to suggest."""
+    out: Path = Path("to_label.csv")
+    """CSV to write. One that holds labels is never overwritten."""
+    labels: tuple[Path, ...] = ()
+    """Labelling tables of earlier rounds. Their labels count; their clips are not suggested again."""
+    views: Views = ()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Show a page on this machine: predict recordings, and label the clips that `pcl suggest` chose."""
+
+    model: Positional[Path | None] = None
+    """Model folder, as `pcl learn` writes it. None given: the page only takes labels."""
+    port: int = 0
+    """TCP port on 127.0.0.1; 0 takes a free one."""
+    label: Path | None = None
+    """Labelling table to fill in, as `pcl suggest` writes it."""
+    classes: tuple[str, ...] = ()
+    """Labels to choose from, in addition to the classes of the model and the labels in the table."""
+    window: float = 3.0
+    """Seconds of the sliding windows of probabilities over time."""
+    hop: float = 1.0
+    """Seconds between the starts of two windows."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the readouts of a model as ONNX, for programs without Python or JAX."""
+
+    model: Positional[Path]
+    """Model folder, as `pcl learn` writes it."""
+    out: Path = Path("onnx")
+    """Folder to write: a file for each view of the model."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
 class Experiment(OnDevices):
     """Flags that all experiments have (`python -m experiments.NAME`)."""
 
@@ -249,7 +301,9 @@ class Experiment(OnDevices):
         return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
 
 
-Command = Corpus | Extract | Features | Pretrain | Finetune | Learn | Predict | Embed
+Command = (
+    Corpus | Extract | Features | Pretrain | Finetune | Learn | Predict | Embed | Suggest | Demo | Export
+)
 C = TypeVar("C", bound=Common)
 
 
@@ -287,8 +341,9 @@ def parse(arguments: Sequence[str]) -> Command:
         "pretrain": Pretrain,
         "finetune": Finetune,
         "learn": Learn,
+        "suggest": Suggest,
     }
-    on_models = {"predict": Predict, "embed": Embed}
+    on_models = {"predict": Predict, "embed": Embed, "demo": Demo, "export": Export}
     choices = Union[  # noqa: UP007 - made at run time
         tuple(
             Annotated[command, subcommand(name, default=default(command, arguments))]

@@ -10,8 +10,10 @@ from pcl_jax.commands.session import UsageError, choose_views, extract_features,
 from pcl_jax.corpora import leakage
 from pcl_jax.corpora.headers import audio_files
 from pcl_jax.corpora.rows import COLUMNS, read_rows
+from pcl_jax.corpora.targets import parse_targets, with_targets
 from pcl_jax.corpora.utterance import Corpus, CorpusError
 from pcl_jax.features import store
+from pcl_jax.inference import labels
 from pcl_jax.inference.vector_view import VectorView
 from pcl_jax.learn import evaluation, learning, report
 from pcl_jax.learn.claims import UNKNOWN_SPEAKER
@@ -36,7 +38,7 @@ def learn(command: flags.Learn) -> int:
         raise UsageError(
             f"--views {tables[0]}=...: a model computes its views from audio, so no table can be one"
         )
-    corpus = read_usable(command)
+    corpus = read_labelled(command)
     leakage.check(corpus.utterances)
     corpus, remark = learning.choose_clips(corpus, command.most_unlabelled, command.seed)
     if remark:
@@ -61,6 +63,18 @@ def learn(command: flags.Learn) -> int:
     return 0
 
 
+def read_labelled(command: flags.Learn) -> Corpus:
+    """Read the corpus of a command, with the labels of the labelling tables that `pcl suggest` began.
+
+    Raises:
+        CorpusError: The corpus or a labelling table cannot be read, or they contradict each other.
+    """
+    if command.audio is not None or not command.labels:
+        return read_usable(command)
+    corpus, _ = labels.join(read_usable(replace(command, targets=())), command.labels)
+    return with_targets(corpus, parse_targets(command.targets)) if command.targets else corpus
+
+
 def _vectors(
     command: flags.Learn, views: dict[str, View], corpus: Corpus
 ) -> tuple[Corpus, dict[str, store.Store]]:
@@ -81,13 +95,13 @@ def _with_table(command: flags.Learn, out: Path) -> flags.Learn:
     Raises:
         UsageError: No corpus, or more than one.
     """
-    if (command.audio is None) != (command.labels is None):
-        raise UsageError("--audio FOLDER and --labels TABLE need each other")
     table = command.table
-    if command.audio is not None and command.labels is not None:
+    if command.audio is not None:
+        if len(command.labels) != 1:
+            raise UsageError("--audio FOLDER needs --labels TABLE, one table")
         if table is not None:
-            raise UsageError("give a table, or --audio and --labels, not both")
-        table = _merge(command.audio, command.labels, out)
+            raise UsageError("give a table (perhaps with --labels), or --audio and --labels")
+        table = _merge(command.audio, command.labels[0], out)
     if table is None:
         if command.root is None and command.corpus == "demo":
             raise UsageError("give a table: pcl learn TABLE.csv --out MODEL (or --corpus demo --root demo)")
