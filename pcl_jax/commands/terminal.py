@@ -238,7 +238,8 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 
 def task_line(row: Row) -> str:
     """Return what a finished run was, and its UAR."""
-    return f"UAR {row['uar']:.1%}: {row['title']}, {(METHODS | PROBES)[method_of(row)]}, {labels(row)}"
+    method = (METHODS | PROBES).get(method_of(row), row["method"])
+    return f"UAR {row['uar']:.1%}: {row['title']}, {method}, {labels(row)}"
 
 
 def pretrained_line(row: Row) -> str:
