@@ -1,37 +1,51 @@
 r"""Batched multinomial logistic regression in dual form: thousands of small fits as one program.
 
-With few labels the number of rows is far below the number of features, so a fit works on the rows' Gram matrix
-$G = X X^\top$ alone, which all repeats, subsets and rounds share. It is the problem of scikit-learn's
+With few labels there are far fewer rows than features, so a fit works on the rows' Gram matrix $G = X X^\top$
+alone, which all repeats, subsets and rounds share. It solves the problem of scikit-learn's
 `LogisticRegression` with `C = 1 / penalty` and sample weights, an unpenalised intercept included: by the
 representer theorem the weight matrix is $X^\top \alpha$.
 
 $$\min_{\alpha, b} \; \sum_i v_i \, \mathrm{CE}(y_i, \mathrm{softmax}(G_i \alpha + b))
   + \tfrac{\lambda}{2} \mathrm{tr}(\alpha^\top G \alpha)$$
 
-Newton's method, each step by conjugate gradients in the metric of $G$ and with a line search; all counts are
-fixed, so `vmap` runs many fits in step. Pure: arrays in, arrays out.
+Newton's method, each step by conjugate gradients in the metric of $G$ and with a line search. All counts are
+fixed, so that `vmap` runs many fits in step. Pure: arrays in, arrays out.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 
 from pcl_jax.arrays import Array
 
-NEWTON_STEPS = 12
-CONJUGATE_STEPS = 24
-"""Per Newton step. Both are enough for 1e-4 in log-probabilities against scikit-learn (tests/training/test_readout.py)."""
-_STEPS = jnp.array([1.0, 0.5, 0.25, 0.125, 0.03125])
-"""Step sizes that the line search tries; from the zero start, whole steps alone can diverge where classes part."""
+
+class Steps(NamedTuple):
+    """Work of one fit: Newton steps, and conjugate-gradient steps within each."""
+
+    newton: int
+    conjugate: int
+
+
+EXACT = Steps(12, 24)
+"""Within 1e-4 of scikit-learn's log-probabilities (tests/training/test_readout.py)."""
+ROUGH = Steps(5, 10)
+"""Enough to rank utterances by confidence, which is all that the rounds before the last need."""
+
+PADDING = 16
+"""`fit_all` pads rows to a multiple, so that subsets of similar sizes share their programs."""
+STEP_SIZES = (1.0, 0.5, 0.25, 0.125, 0.03125, 0.0)
+"""Sizes that the line search tries. Whole Newton steps alone can diverge where the classes are separable."""
 
 
 class Dual(NamedTuple):
-    """A fitted readout in dual form; logits of new rows are `gram(new, rows) @ alpha + bias`."""
+    """A fitted readout in dual form; the logits of new rows are `gram(new, rows) @ alpha + bias`."""
 
-    alpha: Float[Array, "n c"]
-    bias: Float[Array, " c"]
+    alpha: Float[Array, "*b n c"]
+    bias: Float[Array, "*b c"]
 
 
 def fit(
@@ -39,79 +53,121 @@ def fit(
     targets: Float[Array, "n c"],
     weights: Float[Array, " n"],
     penalty: Float[Array, ""] | float,
+    steps: Steps = EXACT,
 ) -> Dual:
     """Fit one readout; `jax.vmap` fits many.
 
     Args:
         gram: Inner products of the rows.
-        targets: A distribution over the classes for each row: one-hot for a label, any for a pseudo-label.
-        weights: Weight of each row's loss; a row of weight zero, padding for example, has no influence.
-        penalty: The factor of half the squared norm; 1 / C in scikit-learn's terms.
+        targets: Distribution over the classes for each row: one-hot for a label, any for a pseudo-label.
+        weights: Weight of each row's loss. A row of weight zero, padding for example, has no influence.
+        penalty: Factor of half the squared norm, 1 / C in scikit-learn's terms.
+        steps: Work to be done.
 
     Returns:
-        The parameters; `alpha` is zero in rows of weight zero. The intercepts sum to zero.
+        The parameters. `alpha` is zero in rows of weight zero, and the biases sum to zero.
     """
-    weights = weights[:, None]
 
     def newton(state: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
         alpha, bias, image = state  # image = gram @ alpha
         p = jax.nn.softmax(image + bias)
 
         def curvature(logits: Array) -> Array:
-            """Apply the loss's second derivative in the logits."""
+            """Apply the second derivative of the loss in the logits."""
             pushed = p * logits
-            return weights * (pushed - p * pushed.sum(axis=1, keepdims=True))
+            return weights[:, None] * (pushed - p * pushed.sum(axis=1, keepdims=True))
 
-        residual = weights * (targets - p) - penalty * alpha
-        step, shift, moved = _solve(gram, curvature, penalty, residual, (weights * (targets - p)).sum(axis=0))
-        size = _line_search(targets, weights, penalty, (alpha, bias, image), (step, shift, moved))
-        return (alpha + size * step, bias + size * shift, image + size * moved), None
+        slope = weights[:, None] * (targets - p)
+        right = (slope - penalty * alpha, slope.sum(axis=0))
+        step = _conjugate_gradients(gram, curvature, penalty, right, steps.conjugate)
+        size = _line_search(targets, weights, penalty, state, step)
+        return (alpha + size * step[0], bias + size * step[1], image + size * step[2]), None
 
-    start = jnp.zeros_like(targets)
-    (alpha, bias, _), _ = jax.lax.scan(
-        newton, (start, jnp.zeros_like(targets[0]), start), None, length=NEWTON_STEPS
-    )
+    zeros = jnp.zeros_like(targets)
+    start = zeros, zeros[0], zeros
+    (alpha, bias, _), _ = jax.lax.scan(newton, start, None, length=steps.newton)
     return Dual(alpha, bias - bias.mean())
 
 
-def _solve(gram, curvature, penalty, residual, residual_bias):
-    """Solve Newton's system for a step of alpha and of the bias by conjugate gradients; also return gram @ step.
+def logits(dual: Dual, gram: Float[Array, "*b m n"]) -> Float[Array, "*b m c"]:
+    """Return the logits of rows whose inner products with the fitted rows are given."""
+    return gram @ dual.alpha + dual.bias[..., None, :]
 
-    The operator, (alpha, bias) -> (penalty alpha + D(gram alpha + bias), sum D(gram alpha + bias)), is
-    symmetric and positive in the metric <a, gram b> + <bias, bias>.
+
+def fit_all(
+    grams: Float[np.ndarray, "k l l"],
+    labels: Int[np.ndarray, " l"],
+    kept: Float[np.ndarray, "g l"],
+    classes: int,
+    penalty: float,
+) -> Dual:
+    """Fit a readout of each view on each weighting of the same rows, as one program.
+
+    Args:
+        grams: Inner products of the rows in each view.
+        labels: Class of each row.
+        kept: Weights of the rows, one line for each fit.
+        classes: Number of classes.
+        penalty: As in `fit`.
+
+    Returns:
+        Parameters `[k, g, l, c]` and `[k, g, c]`.
     """
-    zeros, zero_bias = jnp.zeros_like(residual), jnp.zeros_like(residual_bias)
-    image = gram @ residual
+    count = len(labels)
+    size = -(-count // PADDING) * PADDING
+    padded = np.zeros((len(grams), size, size), np.float32)
+    padded[:, :count, :count] = grams
+    weights = np.zeros((len(kept), size), np.float32)
+    weights[:, :count] = kept
+    one_hot = np.zeros((size, classes), np.float32)
+    one_hot[np.arange(count), labels] = 1
+    alpha, bias = _fit_all(padded, one_hot, weights, penalty)
+    return Dual(np.asarray(alpha)[:, :, :count], np.asarray(bias))
+
+
+@partial(jax.jit, static_argnames="penalty")
+def _fit_all(grams, one_hot, weights, penalty):
+    by_weights = jax.vmap(fit, in_axes=(None, None, 0, None))
+    return jax.vmap(by_weights, in_axes=(0, None, None, None))(grams, one_hot, weights, penalty)
+
+
+def _conjugate_gradients(gram, curvature, penalty, right, count):
+    """Solve Newton's system; return the steps of alpha and of the bias, and `gram @` the former.
+
+    The operator, (a, b) -> (penalty a + D(gram a + b), sum of D(gram a + b)) with D the curvature, is symmetric
+    and positive in the metric <a, gram a'> + <b, b'>. One product with `gram` per step suffices.
+    """
+
+    def divide(a: Array, b: Array) -> Array:
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
     def advance(_: int, state):
-        (x, xb, gx), (r, rb, gr), (p, pb, gp), square = state
+        x, (r, rb, _), (p, pb, gp), square = state
         curved = curvature(gp + pb)
         q, qb = penalty * p + curved, curved.sum(axis=0)
-        along = jnp.vdot(gp, q) + jnp.vdot(pb, qb)
-        size = jnp.where(along > 0, square / jnp.where(along > 0, along, 1.0), 0.0)
-        x, xb, gx = x + size * p, xb + size * pb, gx + size * gp
+        size = divide(square, jnp.vdot(gp, q) + jnp.vdot(pb, qb))
+        x = (x[0] + size * p, x[1] + size * pb, x[2] + size * gp)
         r, rb = r - size * q, rb - size * qb
         gr = gram @ r
         following = jnp.vdot(r, gr) + jnp.vdot(rb, rb)
-        ratio = jnp.where(square > 0, following / jnp.where(square > 0, square, 1.0), 0.0)
-        return (x, xb, gx), (r, rb, gr), (r + ratio * p, rb + ratio * pb, gr + ratio * gp), following
+        ratio = divide(following, square)
+        return x, (r, rb, gr), (r + ratio * p, rb + ratio * pb, gr + ratio * gp), following
 
-    r = (residual, residual_bias, image)
-    square = jnp.vdot(residual, image) + jnp.vdot(residual_bias, residual_bias)
-    (x, xb, gx), *_ = jax.lax.fori_loop(
-        0, CONJUGATE_STEPS, advance, ((zeros, zero_bias, zeros), r, r, square)
-    )
-    return x, xb, gx
+    residual, residual_bias = right
+    r = (residual, residual_bias, gram @ residual)
+    square = jnp.vdot(residual, r[2]) + jnp.vdot(residual_bias, residual_bias)
+    zero = jax.tree.map(jnp.zeros_like, r)
+    return jax.lax.fori_loop(0, count, advance, (zero, r, r, square))[0]
 
 
 def _line_search(targets, weights, penalty, state, step):
-    """Return the step size of `_STEPS`, or none, whose objective is lowest."""
+    """Return the step size whose objective is lowest."""
     (alpha, bias, image), (direction, shift, moved) = state, step
 
-    def objective(size):
-        logits = image + bias + size * (moved + shift)
-        loss = -(weights * targets * jax.nn.log_softmax(logits)).sum()
+    def objective(size: Array) -> Array:
+        scores = jax.nn.log_softmax(image + bias + size * (moved + shift))
+        loss = -(weights[:, None] * targets * scores).sum()
         return loss + penalty / 2 * jnp.vdot(alpha + size * direction, image + size * moved)
 
-    sizes = jnp.concatenate([_STEPS, jnp.zeros(1)])
+    sizes = jnp.array(STEP_SIZES, targets.dtype)
     return sizes[jnp.argmin(jax.vmap(objective)(sizes))]
