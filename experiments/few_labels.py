@@ -129,6 +129,15 @@ def select(rows: "Sequence[Row]", choice: Choice) -> "list[Row]":
     ]
 
 
+NOTE = """\
+UAR in % over all test speakers, mean over repeats; 95 % intervals by a bootstrap over test speakers and
+repeats. Protocol budget: no other label is read; paper: the validation session's labels are read as well,
+and the view that validates best is shown. Normalised by speaker means transductive: the test speakers'
+unlabelled audio is used. P(A > B): share of resamples in which the method is above the probe. p: t-test
+with the bootstrap's standard error, Holm-corrected over the single amounts, and over the means. The
+calibration error is over bins of about 20 utterances of one test session, mean over runs."""
+
+
 def table(rows: "Sequence[Row]") -> Table:
     """Return a line per amount of labels and method, then the means over few labels."""
     return Table(
@@ -138,12 +147,7 @@ def table(rows: "Sequence[Row]") -> Table:
             "P(A > B)", "p (Holm)", "Brier", "calibration error",
         ),
         [_line(cell) for cell in (*cells(rows), *means(rows))],
-        "UAR in % over all test speakers, mean over repeats; 95 % intervals by a bootstrap over test "
-        "speakers and repeats. Protocol budget: no other label is read; paper: the validation session's "
-        "labels are read as well, and the view that validates best is shown. Normalised by speaker means transductive: "
-        "the test speakers' unlabelled audio is used. p: t-test with the bootstrap's standard error, "
-        "Holm-corrected over the single amounts, and over the means. The calibration error is over bins of "
-        "about 20 utterances of one test session, mean over runs.",
+        NOTE,
     )  # fmt: skip
 
 

@@ -49,12 +49,10 @@ def read(workspace: Workspace, spec: FewLabels, representations: Vectors) -> Mat
         {view: workspace.loader.vectors(view, utterances) for view in spec.views}
         for utterances in (fold.train, fold.test)
     )
-    kinds: dict[str, Kind] = {view: workspace.views[view].kind for view in spec.views}
     for view, rows in representations.items():
         train[view] = beside(train[view], rows[: len(fold.train)])
         test[view] = beside(test[view], rows[len(rows) - len(fold.test) :])
-        kinds[view] = "vector"
-    return Material(train, test, kinds)
+    return Material(train, test, {view: workspace.views[view].kind for view in spec.views})
 
 
 def beside(plain: Float[np.ndarray, "n d"], learned: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n f"]:
