@@ -15,7 +15,7 @@ class Readout(NamedTuple):
     mean: Float[Array, " d"]
     """Mean of each feature over the training utterances, labelled or not."""
     scale: Float[Array, " d"]
-    """Their standard deviation times the square root of `d`: a standardised vector has a squared norm of about 1."""
+    """Their deviation times the square root of `d`: standardised vectors have squared norms of about 1."""
     weight: Float[Array, "d c"]
     bias: Float[Array, " c"]
 

@@ -15,8 +15,9 @@ STRENGTH = 16.0
 """The prior counts as this many utterances. With 4 the views' hits on 8 labels mislead who teaches whom (-6
 points on EMO-DB at 5 %); with 32 a dominant view is found too late."""
 PRIOR_SKILL = {"states": 0.4, "vector": 1 / 3, "frames": 1 / 3}
-"""Prior mean of the accuracy beyond chance, as a share of what is possible, by the kind of a view. Speech models
-are usually the best view of acted speech, and sometimes the worst of natural speech: a small preference."""
+"""Prior mean of the accuracy beyond chance, as a share of what is possible, by the kind of a view. Speech
+models are usually the best view of acted speech, and can be the worst of natural speech. So the preference is
+slight."""
 
 GROUPS = 5
 """Largest number of parts into which labelled speakers are divided for cross-validation."""
@@ -32,7 +33,7 @@ class Competence(NamedTuple):
 
 
 def speaker_groups(speakers: Sequence[str], most: int = GROUPS) -> Int[np.ndarray, " n"]:
-    """Return the part of each utterance: speakers in order of their labelled utterances, dealt to the smallest.
+    """Return the part of each utterance: speakers, those with most utterances first, dealt to the smallest.
 
     >>> speaker_groups(["ann", "bob", "ann", "cem"], most=2).tolist()
     [0, 1, 0, 1]

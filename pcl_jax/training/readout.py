@@ -38,14 +38,18 @@ ROUGH = Steps(5, 10)
 PADDING = 16
 """`fit_all` pads rows to a multiple, so that subsets of similar sizes share their programs."""
 STEP_SIZES = (1.0, 0.5, 0.25, 0.125, 0.03125, 0.0)
-"""Sizes that the line search tries. Whole Newton steps alone can diverge where the classes are separable."""
+"""Sizes that the line search tries, zero last. Whole steps alone can diverge where classes are separable."""
+
+
+ROUNDING = 1e-14
+"""About the square of the relative rounding of float32."""
 
 
 class Dual(NamedTuple):
     """A fitted readout in dual form; the logits of new rows are `gram(new, rows) @ alpha + bias`."""
 
-    alpha: Float[Array, "*b n c"]
-    bias: Float[Array, "*b c"]
+    alpha: Float[Array, "... n c"]
+    bias: Float[Array, "... c"]
 
 
 def fit(
@@ -79,17 +83,20 @@ def fit(
 
         slope = weights[:, None] * (targets - p)
         right = (slope - penalty * alpha, slope.sum(axis=0))
-        step = _conjugate_gradients(gram, curvature, penalty, right, steps.conjugate)
+        step = _conjugate_gradients(gram, curvature, penalty, right, floor, steps.conjugate)
         size = _line_search(targets, weights, penalty, state, step)
-        return (alpha + size * step[0], bias + size * step[1], image + size * step[2]), None
+        alpha, bias = alpha + size * step[0], bias + size * step[1]
+        return (alpha, bias, gram @ alpha), None  # image + size * step[2] would add up rounding errors
 
     zeros = jnp.zeros_like(targets)
     start = zeros, zeros[0], zeros
+    scale = weights[:, None] * targets
+    floor = ROUNDING * jnp.vdot(scale, gram @ scale)
     (alpha, bias, _), _ = jax.lax.scan(newton, start, None, length=steps.newton)
     return Dual(alpha, bias - bias.mean())
 
 
-def logits(dual: Dual, gram: Float[Array, "*b m n"]) -> Float[Array, "*b m c"]:
+def logits(dual: Dual, gram: Float[Array, "... m n"]) -> Float[Array, "... m c"]:
     """Return the logits of rows whose inner products with the fitted rows are given."""
     return gram @ dual.alpha + dual.bias[..., None, :]
 
@@ -131,21 +138,22 @@ def _fit_all(grams, one_hot, weights, penalty):
     return jax.vmap(by_weights, in_axes=(0, None, None, None))(grams, one_hot, weights, penalty)
 
 
-def _conjugate_gradients(gram, curvature, penalty, right, count):
+def _conjugate_gradients(gram, curvature, penalty, right, floor, count):
     """Solve Newton's system; return the steps of alpha and of the bias, and `gram @` the former.
 
-    The operator, (a, b) -> (penalty a + D(gram a + b), sum of D(gram a + b)) with D the curvature, is symmetric
-    and positive in the metric <a, gram a'> + <b, b'>. One product with `gram` per step suffices.
+    The operator, (a, b) -> (penalty a + D(gram a + b), sum of D(gram a + b)) with D the curvature, is
+    symmetric and positive in the metric <a, gram a'> + <b, b'>. One product with `gram` per step suffices.
+    A residual whose square is below `floor` is rounding, and following it would lead away.
     """
 
     def divide(a: Array, b: Array) -> Array:
         return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
-    def advance(_: int, state):
+    def advance(_, state):
         x, (r, rb, _), (p, pb, gp), square = state
         curved = curvature(gp + pb)
         q, qb = penalty * p + curved, curved.sum(axis=0)
-        size = divide(square, jnp.vdot(gp, q) + jnp.vdot(pb, qb))
+        size = divide(square, jnp.vdot(gp, q) + jnp.vdot(pb, qb)) * (square > floor)
         x = (x[0] + size * p, x[1] + size * pb, x[2] + size * gp)
         r, rb = r - size * q, rb - size * qb
         gr = gram @ r
@@ -161,7 +169,11 @@ def _conjugate_gradients(gram, curvature, penalty, right, count):
 
 
 def _line_search(targets, weights, penalty, state, step):
-    """Return the step size whose objective is lowest."""
+    """Return the largest step size that does not raise the objective, up to rounding.
+
+    The lowest objective would be no better a choice: near the optimum float32 tells objectives apart only
+    where parameters differ by more than a thousandth, while the step itself is far more exact.
+    """
     (alpha, bias, image), (direction, shift, moved) = state, step
 
     def objective(size: Array) -> Array:
@@ -170,4 +182,5 @@ def _line_search(targets, weights, penalty, state, step):
         return loss + penalty / 2 * jnp.vdot(alpha + size * direction, image + size * moved)
 
     sizes = jnp.array(STEP_SIZES, targets.dtype)
-    return sizes[jnp.argmin(jax.vmap(objective)(sizes))]
+    values = jax.vmap(objective)(sizes)
+    return sizes[jnp.argmax(values <= values[-1] + 1e-6 * jnp.abs(values[-1]))]

@@ -1,9 +1,9 @@
 """Methods for few labels: probe, fusion, co-training, and the recipe that chooses among them.
 
-Arrays in, parameters out; every choice is made within the labels that are given. `probe` is what a careful user
-of any toolkit has: the best single view. `recipe` leaves it for co-training, and the statistics of the fold for
-those of each speaker, unless the labels speak against it: priors from the evidence decide while labels are too
-few to tell (docs/few_labels.md).
+Arrays in, parameters out; every choice is made within the labels that are given. `probe` is what a careful
+user of any toolkit has: the best single view. `recipe` leaves it for co-training, and the statistics of the
+fold for those of each speaker, unless the labels speak against it. Priors from the evidence decide while
+labels are too few to tell (docs/few_labels.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,14 +44,14 @@ ROWS = 128
 GAIN, GAIN_DEVIATION = 0.04, 0.06
 """Prior of the accuracy that co-training gains over the best single view: mean, standard deviation."""
 SPEAKER_GAIN, SPEAKER_DEVIATION = 0.06, 0.06
-"""Prior of the accuracy that normalisation by speaker gains, where speakers have enough audio; else a loss."""
+"""Prior of the accuracy that normalisation by speaker gains where speakers have enough audio, else loses."""
 ENOUGH_UTTERANCES = 20
 """Utterances of the median speaker below which normalisation by speaker is expected to lose: a mean of few
 utterances, of which most can have one emotion, takes the emotion away with the voice."""
 MOST_CONCENTRATED = 0.35
 """Share of the predicted classes' entropy that the speaker explains, above which speakers seem to have one
-emotion each. It was 0.01 to 0.28 on corpora whose speakers act all emotions, 0.42 to 0.53 where most utterances of
-each speaker have one emotion."""
+emotion each. It was 0.01 to 0.28 where speakers act all emotions, 0.42 to 0.53 where most utterances of a
+speaker have one emotion."""
 LEAST_TO_NORMALISE = 8
 """Utterances of a speaker below which `predict` does not normalise by speaker."""
 
@@ -70,9 +70,9 @@ class Trained:
     temperature: float = 1.0
     """Logits are divided by it; fitted on cross-validated predictions within the labels."""
     choice: Mapping[str, Any] | None = None
-    """What was chosen, and what the cross-validation saw, as JSON types."""
+    """The choice and the findings of the cross-validation, as JSON types."""
     fallback: "Trained | None" = None
-    """Of a classifier that normalises by speaker: the one for utterances of unknown speakers."""
+    """The classifier for utterances of unknown speakers, where this one normalises by speaker."""
 
 
 class Method(Protocol):
@@ -232,8 +232,14 @@ def _validate(task: _Task) -> _Validated:
     labels, groups = task.labels[rows], speaker_groups(task.speakers[rows].tolist())
     usable = counted(labels, groups)
     scores = cross_validate(task.grams[:, rows][:, :, rows], labels, groups, task.classes)
-    hits = (scores.argmax(axis=2) == labels)[:, usable].sum(axis=1)
-    return _Validated(groups, usable, scores, competence(hits, int(usable.sum()), task.kinds, task.classes))
+    return _Validated(groups, usable, scores, _competence(scores, task, usable))
+
+
+def _competence(
+    scores: Float[np.ndarray, "k l c"], task: _Task, usable: Bool[np.ndarray, " l"]
+) -> Competence:
+    hits = (scores.argmax(axis=2) == task.labels[task.labelled])[:, usable].sum(axis=1)
+    return competence(hits, int(usable.sum()), task.kinds, task.classes)
 
 
 class _CoTrained(NamedTuple):
@@ -241,6 +247,8 @@ class _CoTrained(NamedTuple):
 
     dual: readout.Dual
     """Of each view, over the padded rows."""
+    weights: Float[np.ndarray, " k"]
+    """Probability that each view is the most accurate one, once it has been taught."""
     scores: Float[np.ndarray, "n c"]
     """Fused log-probabilities of every row."""
     held_out: Float[np.ndarray, "l c"]
@@ -257,10 +265,15 @@ def _co_train(task: _Task, validated: _Validated) -> _CoTrained:
     for group in range(GROUPS):
         labels[group, :count][of_row == group] = UNUSED
     advice = teachers(log_odds(validated.competence.accuracy, task.classes)).astype(np.float32)
-    duals, scores = _co_train_all(task.grams, labels, advice, task.classes)
-    fused = [np.asarray(fuse(one, validated.competence.best)) for one in np.asarray(scores)]
-    held_out = np.stack(fused)[validated.groups, rows]
-    return _CoTrained(jax.tree.map(lambda leaf: np.asarray(leaf[-1]), duals), fused[-1][:count], held_out)
+    duals, scores = jax.tree.map(np.asarray, _co_train_all(task.grams, labels, advice, task.classes))
+    held_out = scores[validated.groups, :, rows].transpose(1, 0, 2)
+    after = _competence(held_out, task, validated.counted)
+    return _CoTrained(
+        jax.tree.map(lambda leaf: leaf[-1], duals),
+        after.best,
+        np.asarray(fuse(scores[-1, :, :count], after.best)),
+        np.asarray(fuse(held_out, after.best)),
+    )
 
 
 @partial(jax.jit, static_argnames="classes")
@@ -296,7 +309,13 @@ def fusion(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained
     validated = _validate(task)
     scores = np.asarray(fuse(validated.scores, validated.competence.best))
     return _trained(
-        task, _plain(task), _shares(task, validated), "fold", validated, scores, {"method": "fusion"}
+        task,
+        _plain(task),
+        _shares(task, validated.competence.best),
+        "fold",
+        validated,
+        scores,
+        {"method": "fusion"},
     )
 
 
@@ -311,7 +330,15 @@ def _co_trained(
     task: _Task, validated: _Validated, found: _CoTrained, normalise: Normalise, choice: Mapping[str, Any]
 ) -> Trained:
     facts = {"method": "co-training"} | dict(choice)
-    return _trained(task, found.dual, _shares(task, validated), normalise, validated, found.held_out, facts)
+    return _trained(
+        task,
+        found.dual,
+        _shares(task, validated.competence.best),
+        normalise,
+        validated,
+        found.held_out,
+        facts,
+    )
 
 
 def recipe(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained:
@@ -320,11 +347,11 @@ def recipe(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained
     Each choice weighs a prior, measured on EMO-DB and RAVDESS, against the difference that leave-speakers-out
     cross-validation within the labels sees (`posterior_gain`):
 
-    - Normalisation by speaker gained 5 to 10 points of UAR where each speaker acts all emotions, and lost 7 to 13
-      on RAVDESS cut down to 14 utterances of each speaker, 12 of them of one emotion. So the prior is a gain only
-      where the median speaker has `ENOUGH_UTTERANCES` and predictions do not depend on the speaker too much.
-    - Co-training gained 5 to 15 points over the best single view on EMO-DB, where views are comparable, and none
-      on RAVDESS, where one view dominates and is not taught.
+    - Normalisation by speaker gained 5 to 10 points of UAR where each speaker acts all emotions. It lost 7 to
+      13 on RAVDESS cut down to 14 utterances of each speaker, 12 of them of one emotion. So the prior is a
+      gain only where the median speaker has `ENOUGH_UTTERANCES` and predictions depend little on the speaker.
+    - Co-training gained 5 to 15 points over the best single view on EMO-DB, where views are comparable, and
+      none on RAVDESS, where one view dominates and is not taught.
     """
     tasks = _tasks(vectors, labels, speakers, classes, kinds, seed)
     fold = tasks("fold")
@@ -379,8 +406,8 @@ def posterior_gain(
 
     Example:
         >>> none, all = np.zeros(8, bool), np.ones(8, bool)
-        >>> posterior_gain(none, none, 0.05, 0.06), posterior_gain(all, none, 0.05, 0.06) < 0
-        (0.04..., True)
+        >>> posterior_gain(none, none, 0.05, 0.06) > 0, posterior_gain(all, none, 0.02, 0.06) > 0
+        (True, False)
     """
     difference = after.astype(float) - before.astype(float)
     count = len(difference)
@@ -431,8 +458,8 @@ def _plain(task: _Task) -> readout.Dual:
     return readout.Dual(alpha, fitted.bias[:, 0])
 
 
-def _shares(task: _Task, validated: _Validated) -> dict[str, float]:
-    return dict(zip(task.x, validated.competence.best.tolist(), strict=True))
+def _shares(task: _Task, weights: Float[np.ndarray, " k"]) -> dict[str, float]:
+    return dict(zip(task.x, weights.tolist(), strict=True))
 
 
 def _trained(
