@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What cross-validation says of a classifier."""
+    """Result of the cross-validation of a classifier."""
 
     recipe: Estimate
     baseline: Estimate
