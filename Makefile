@@ -87,6 +87,7 @@ docs: $(READY) ## the documentation, docs/_build/html/index.html; warnings are e
 lock: $(READY) ## renew requirements.lock
 	$(INSTALL) uv
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev --extra docs \
+	  --extra av --extra demo --extra onnx \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## forget the environment and caches; features, runs and the demo stay

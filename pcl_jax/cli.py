@@ -52,6 +52,30 @@ def run(command: flags.Command) -> int:
             from pcl_jax.commands import train
 
             return train.finetune(command)
+        case flags.Learn():
+            from pcl_jax.commands import learn
+
+            return learn.learn(command)
+        case flags.Predict():
+            from pcl_jax.commands import infer
+
+            return infer.predict(command)
+        case flags.Embed():
+            from pcl_jax.commands import infer
+
+            return infer.embed(command)
+        case flags.Suggest():
+            from pcl_jax.commands import suggest
+
+            return suggest.suggest(command)
+        case flags.Demo():
+            from pcl_jax.commands import demo
+
+            return demo.demo(command)
+        case flags.Export():
+            from pcl_jax.commands import export
+
+            return export.export(command)
 
 
 def guarded(body: Callable[[], int | None], *, debug: bool) -> None:

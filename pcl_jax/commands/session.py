@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcl_jax.commands.flags import Common, Experiment, OnDevices, OnFeatures
+from pcl_jax.commands.flags import Common, Experiment, OnAudio, OnDevices
 from pcl_jax.corpora.utterance import CorpusError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_corpus(command: Common) -> "Corpus":
     return read(command.corpus, command.root, targets=targets)
 
 
-def read_usable(command: OnFeatures) -> "Corpus":
+def read_usable(command: OnAudio) -> "Corpus":
     """Read the corpus of a command that computes or trains; deal with utterances that it claims and lacks.
 
     Raises:
@@ -84,7 +84,7 @@ def read_usable(command: OnFeatures) -> "Corpus":
     return corpus
 
 
-def check_views(command: OnFeatures, names: Sequence[str]) -> None:
+def check_views(command: OnAudio, names: Sequence[str]) -> None:
     """Raise UsageError, CorpusError or ValueError for what is wrong with a command and needs no model to see.
 
     Raises:
@@ -103,13 +103,14 @@ def check_views(command: OnFeatures, names: Sequence[str]) -> None:
         raise UsageError(str(error)) from error
 
 
-def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]":
+def choose_views(command: OnAudio, names: Sequence[str]) -> "dict[str, View]":
     """Return the views of these names, or the default ones, with the command's parameters."""
     from pcl_jax.commands import terminal
     from pcl_jax.views.catalogue import catalogue, choose
+    from pcl_jax.views.speech_models.families import TINY
 
     check_views(command, names)
-    checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
+    checkpoints = command.speech_model or ((TINY,) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
             known = catalogue(command.view_settings, checkpoints)
@@ -122,7 +123,7 @@ def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]"
 
 
 def extract_features(
-    command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus", shard: "Shard | None" = None
+    command: OnAudio, views: "Mapping[str, View]", corpus: "Corpus", shard: "Shard | None" = None
 ) -> "Extraction":
     """Compute the features that are missing, with a progress bar.
 
@@ -241,7 +242,7 @@ def _read_extra(word: str) -> "Corpus":
 
 
 def _with_features(
-    command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus"
+    command: OnAudio, views: "Mapping[str, View]", corpus: "Corpus"
 ) -> "tuple[Corpus, Mapping[str, Store], dict[str, str]]":
     """Return the utterances of a corpus that have features, the stores, and why others have none.
 

@@ -268,7 +268,8 @@ def task_line(row: "Row") -> str:
     """Return what a finished run was, and its UAR."""
     from pcl_jax.runs.summary import METHODS, PROBES, labels, method_of
 
-    return f"UAR {row['uar']:.1%}: {row['title']}, {(METHODS | PROBES)[method_of(row)]}, {labels(row)}"
+    method = (METHODS | PROBES).get(method_of(row), row["method"])
+    return f"UAR {row['uar']:.1%}: {row['title']}, {method}, {labels(row)}"
 
 
 def pretrained_line(row: "Row") -> str:

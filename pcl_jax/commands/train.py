@@ -31,12 +31,15 @@ def pretrain(command: flags.Pretrain) -> int:
         folder = pretrain_with_progress(runner, spec)
     terminal.out.print(terminal.pretrained_line(runner.ledger.find(spec) or {}))
     if command.compare:
+        from pcl_jax.runs import reading
         from pcl_jax.runs.plan import label_efficiency
 
-        plan = label_efficiency([spec], runner.settings, COMPARED, probes=False)
+        plan = list(label_efficiency([spec], runner.settings, COMPARED, probes=False))
         with _counted(command, "the comparison"):
             rows = run_plan(runner, plan)
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(runner, command.fold)))
+        answers, truth = reading.read_answers(runner.ledger, plan, runner.corpus)
+        terminal.out.print(reading.sentence(answers, truth), markup=False, highlight=False)
     terminal.out.print(f"run: {folder}", markup=False, highlight=False)
     terminal.out.print(f"next: {_next_command(command, str(folder))}", markup=False, highlight=False)
     return 0

@@ -35,14 +35,24 @@ class PretrainingNetworks:
         """The names of the views, in the order of the encoders."""
         return tuple(view for view, _ in self.encoders)
 
-    def init(self, features: Features, *, seed: int) -> tuple[Variables, Variables]:
-        """Return parameters and batch statistics; those of a view depend on the seed and its name alone."""
+    def keys(self, *names: int, seed: int) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Return the keys that draw the encoder and the head of each view.
+
+        They depend on the seed, the view's name and `names` (the fold) alone.
+        """
+        parts = "encoder", "head"
+        return {v: tuple(named_key(seed, part, v, *names) for part in parts) for v in self.views}
+
+    def init(
+        self, features: Features, keys: Mapping[str, tuple[jax.Array, jax.Array]]
+    ) -> tuple[Variables, Variables]:
+        """Draw parameters and batch statistics from `keys`; the features give the shapes."""
         params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
         statistics = {}
         for view, encoder in self.encoders:
-            example, keys = features[view], [named_key(seed, part, view) for part in ("encoder", "head")]
-            params["encoder"][view] = init_encoder(encoder, example, keys[0])
-            variables = init_head(self.head, keys[1], width=representation_width(encoder, example))
+            example, (encoder_key, head_key) = features[view], keys[view]
+            params["encoder"][view] = init_encoder(encoder, example, encoder_key)
+            variables = init_head(self.head, head_key, width=representation_width(encoder, example))
             params["head"][view] = variables["params"]
             statistics[view] = variables["batch_stats"]
         return params, statistics
