@@ -97,9 +97,10 @@ def opened(path: Path) -> Iterator[AvFile]:
     """
     try:
         import av
+        import av.logging as quiet
     except ImportError as error:
         raise NotInstalled('needs PyAV, which the extra "av" installs: pip install "pcl-jax[av]"') from error
-    av.logging.set_level(av.logging.PANIC)
+    quiet.set_level(quiet.PANIC)
     with av.open(str(path), metadata_errors="ignore") as container:
         if not container.streams.audio:
             raise ValueError("it holds no audio stream")

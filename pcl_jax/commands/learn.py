@@ -31,8 +31,9 @@ def learn(command: flags.Learn) -> int:
         raise UsageError(f"--most-unlabelled {command.most_unlabelled}: give 0 or more")
     if command.json is not None and not command.json.absolute().parent.is_dir():
         raise UsageError(f"--json {command.json}: its folder is not there")
-    learning.require_place(command.out)
-    command = _with_table(command, command.out)
+    out = command.out
+    learning.require_place(out)
+    command = _with_table(command, out)
     views = choose_views(command, command.views)
     if tables := [name for name, view in views.items() if isinstance(view, TableView)]:
         raise UsageError(
@@ -50,7 +51,7 @@ def learn(command: flags.Learn) -> int:
         found = learning.learn(
             data,
             views,
-            command.out,
+            out,
             seed=command.seed,
             facts=facts | {"remarks": [remark] if remark else []},
             synthetic=corpus.synthetic,
@@ -59,7 +60,7 @@ def learn(command: flags.Learn) -> int:
     if command.json is not None:
         write_atomically(command.json, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     terminal.out.print(report.markdown(found), markup=False, highlight=False)
-    terminal.out.print(f"model: {command.out}; report: {command.out / 'report.html'}", markup=False)
+    terminal.out.print(f"model: {out}; report: {out / 'report.html'}", markup=False)
     return 0
 
 

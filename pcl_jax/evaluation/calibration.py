@@ -1,5 +1,7 @@
 """Calibration: whether a confidence of 70 % is right in 70 % of the cases; a temperature that mends it."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
@@ -75,4 +77,5 @@ def fit_temperature(log_probabilities: Float[np.ndarray, "n c"], truth: Int[np.n
         return (log_temperature / PRIOR_DEVIATION) ** 2 / 2 - float(scaled[rows, truth].sum())
 
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+    best: Any = minimize_scalar(loss, bounds=(low, high), method="bounded")
+    return float(np.exp(best.x))

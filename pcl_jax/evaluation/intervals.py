@@ -1,9 +1,14 @@
-"""Intervals: bootstrap over speakers of the UAR, because utterances of one voice are not independent."""
+"""Intervals of a UAR that few labels allow: bootstrap over speakers, and a posterior within them.
+
+`pcl_jax.evaluation.bootstrap` compares methods on whole test sessions. Here the test utterances are few, so
+the recalls of a draw are uncertain themselves.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 from scipy.special import betaincinv
 
 DRAWS = 2000
@@ -40,6 +45,30 @@ def uar_draws(
         hits = counts @ _per_speaker(owners, truth, np.asarray(found) == truth, num_classes)
         result.append(betaincinv(hits + 0.5, totals - hits + 0.5, quantiles).mean(axis=1))
     return np.stack(result)
+
+
+def interval(draws: Float[np.ndarray, " draws"], speakers: int) -> tuple[float, float]:
+    """Return the bounds of the 95 % interval: percentiles, expanded for few speakers (Hesterberg 2015).
+
+    Args:
+        draws: Draws of `uar_draws`, or of a difference of them.
+        speakers: Number of speakers that were drawn from; a single one expands nothing.
+    """
+    quantile = stats.norm.ppf(0.975)
+    if speakers > 1:
+        quantile = np.sqrt(speakers / (speakers - 1)) * stats.t.ppf(0.975, speakers - 1)
+    tail = float(stats.norm.sf(quantile))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def of_other_speakers(draws: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " draws"]:
+    """Return draws of the UAR that a test on as many other speakers would show.
+
+    Such a test varies as much as the one that was made: both variances add up. An interval of the UAR of all
+    speakers is narrower by the square root of 2, and a test on a few new speakers often lies outside of it.
+    """
+    return np.clip(draws + np.roll(draws, 1) - draws.mean(), 0.0, 1.0)
 
 
 def _per_speaker(

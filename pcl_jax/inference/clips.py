@@ -66,7 +66,7 @@ class Clips:
     faults: tuple[str, ...]
     """Recordings that cannot be used, one line each."""
     remarks: tuple[str, ...]
-    """What whoever reads the predictions must know, one line each."""
+    """Facts that the reader of the predictions must know, one line each."""
 
     def segment(self, number: int) -> tuple[float, float]:
         """Return start and end of a clip in its file, in seconds."""

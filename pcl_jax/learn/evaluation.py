@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from pcl_jax.evaluation.calibration import brier, calibration_error, fit_temperature
-from pcl_jax.evaluation.intervals import uar_draws
+from pcl_jax.evaluation.intervals import interval, of_other_speakers, uar_draws
 from pcl_jax.evaluation.metrics import confusion, recall
 from pcl_jax.learn.steps import Steps
 from pcl_jax.rng import seeded
@@ -46,7 +46,7 @@ class Data:
 
 
 class Estimate(NamedTuple):
-    """A UAR with the bounds of its 95 % interval; None where the labels allow no estimate."""
+    """A UAR with the 95 % interval of as many other speakers; None where the labels allow no estimate."""
 
     uar: float | None
     low: float | None
@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What cross-validation says of a classifier."""
+    """Result of the cross-validation of a classifier."""
 
     recipe: Estimate
     baseline: Estimate
@@ -119,7 +119,8 @@ def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
     owners = [speaker for speaker, row in zip(data.speakers, rows, strict=True) if row]
     rng = seeded(seed, "interval")
     draws = dict(zip(found, uar_draws(truth, list(predictions.values()), owners, count, rng), strict=True))
-    estimate = partial(_estimate, truth, predictions, draws, count, whole=bool(can.all()))
+    speakers = len(set(owners))
+    estimate = partial(_estimate, truth, predictions, draws, count, speakers=speakers, whole=bool(can.all()))
     scores, honest = found["recipe"][rows], _cross_calibrated(found["recipe"][rows], truth, folds[rows])
     recalls = recall(truth, predictions["recipe"], count)
     number = len(np.unique(folds[folds >= 0]))
@@ -127,7 +128,7 @@ def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
         recipe=estimate(["recipe"]),
         baseline=estimate(["baseline"]),
         curve=_curve(data, subsets, estimate, number) if can.all() else (),
-        gain=_gain(data, subsets, draws) if can.all() else None,
+        gain=_gain(data, subsets, draws, speakers) if can.all() else None,
         recall=tuple(float(value) if ok else None for value, ok in zip(recalls, can, strict=True)),
         confusion=confusion(truth, predictions["recipe"], count),
         temperature=fit_temperature(scores, truth) if can.all() else 1.0,
@@ -155,13 +156,15 @@ def _estimate(
     count: int,
     names: Sequence[str],
     *,
+    speakers: int,
     whole: bool,
 ) -> Estimate:
     """Return the mean UAR of classifiers with its interval; none unless every class can be tested."""
     if not whole:
         return Estimate(None, None, None)
     value = float(np.mean([recall(truth, predictions[name], count).mean() for name in names]))
-    low, high = np.quantile(np.mean([draws[name] for name in names], axis=0), [0.025, 0.975])
+    mean = np.mean([draws[name] for name in names], axis=0)
+    low, high = interval(of_other_speakers(mean), speakers)
     return Estimate(value, float(min(low, value)), float(max(high, value)))
 
 
@@ -177,7 +180,7 @@ def _curve(
 
 
 def _gain(
-    data: Data, subsets: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray]
+    data: Data, subsets: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], speakers: int
 ) -> tuple[float, float] | None:
     """Return bounds of the gain of twice the labels: the slope of UAR over their logarithm, bootstrapped."""
     if not subsets:
@@ -186,8 +189,7 @@ def _gain(
     y = np.stack([*(draws[name] for name in subsets), draws["recipe"]])
     centred = x - x.mean()
     slopes = centred @ (y - y.mean(axis=0)) / (centred @ centred)
-    low, high = np.quantile(slopes, [0.025, 0.975])
-    return float(low), float(high)
+    return interval(slopes, speakers)
 
 
 def _cross_calibrated(

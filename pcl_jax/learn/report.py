@@ -10,7 +10,10 @@ from tabulate import tabulate
 
 from pcl_jax.learn.evaluation import Data, Estimate, Evaluation
 
-TABLE_NOTE = "UAR is the mean recall over the classes; intervals are 95 %, by bootstrap over speakers."
+TABLE_NOTE = (
+    "UAR is the mean recall over the classes. Intervals are 95 %, by bootstrap over speakers: what a test on "
+    "as many other speakers is expected to show."
+)
 CARD_LIMITS = (
     "A label is an annotator's impression of a voice. It is not the emotion of the speaker.",
     "EU AI Act, Art. 5(1)(f): not for inferring emotions at work or in education, except for medical or "

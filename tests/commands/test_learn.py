@@ -13,6 +13,7 @@ from pcl_jax import cli
 from pcl_jax.features import store
 from pcl_jax.inference.model_folder import load_model
 from pcl_jax.training import recipe
+from pcl_jax.views.mel import MelView
 from tests.inference.conftest import tone
 from tests.learn.conftest import Means
 
@@ -74,16 +75,11 @@ def test_features_that_are_there_are_used_and_the_same_command_ends_with_the_sam
     table,
     means,
     tmp_path,
+    monkeypatch,
 ):
     pcl(capsys, "extract", "--corpus", "table", "--root", table, "--views", "mel", "--workers", 1)
-    from pcl_jax.views.mel import MelView
-
-    computed = MelView.features
-    try:
-        MelView.features = None  # type: ignore[assignment]
-        assert pcl(capsys, "learn", table, "--out", tmp_path / "model", *LEARN)[0] == 0
-    finally:
-        MelView.features = computed
+    monkeypatch.setattr(MelView, "features", lambda *_: pytest.fail("computed again"))
+    assert pcl(capsys, "learn", table, "--out", tmp_path / "model", *LEARN)[0] == 0
     files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     assert pcl(capsys, "learn", table, "--out", tmp_path / "model", *LEARN)[0] == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == files
@@ -111,7 +107,7 @@ def test_a_folder_and_labels_are_a_table_whose_other_files_are_unlabelled(capsys
         (("mine.csv",), "needs --out"),
         (("--out", "m"), "give a table"),
         (("mine.csv", "--out", "m", "--corpus", "emodb", "--root", "x"), "not both"),
-        (("--out", "m", "--audio", "clips"), "need each other"),
+        (("--out", "m", "--audio", "clips"), "needs --labels TABLE"),
         (("mine.csv", "--out", "m", "--most-unlabelled", -1), "--most-unlabelled -1"),
         (("mine.csv", "--out", "m", "--views", "colour"), "unknown view"),
         (("mine.csv", "--out", "m", "--json", "nowhere/x.json"), "its folder is not there"),

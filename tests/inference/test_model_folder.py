@@ -11,7 +11,6 @@ import pytest
 import pcl_jax
 from pcl_jax.audio import AudioError
 from pcl_jax.inference.model_folder import ModelError, load_model, save_model
-from pcl_jax.views.mel import MelView
 from pcl_jax.views.speech_models.view import SpeechModelView
 from tests.inference.conftest import CLASSES, tone, train
 
@@ -130,7 +129,7 @@ def test_a_view_that_is_computed_differently_is_refused_and_another_library_is_a
 
 
 def test_the_speech_model_is_found_again_or_its_absence_is_said(tmp_path, monkeypatch):
-    views = {"mel": MelView(), "whisper": SpeechModelView("whisper", "untrained")}
+    views = {"whisper": SpeechModelView("whisper", "untrained")}
     save_model(tmp_path / "model", train(views), "card")
     model = load_model(tmp_path / "model")
     assert set(model.predict(tone(1), 16_000)) == set(CLASSES)
