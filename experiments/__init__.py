@@ -9,5 +9,6 @@ EXPERIMENTS = (
     "pretraining_data",
     "embeddings",
     "views_ablation",
+    "few_labels",
 )
 """Modules of this package that hold an `EXPERIMENT`, in the order of the report."""

@@ -96,6 +96,8 @@ class Experiment:
     varies: tuple[str, ...] = ()
     """Settings that its tables compare, as `finetuning.learning_rate`; runs that differ in any other setting
     never share a table."""
+    save: "Callable[[Sequence[Row], Any], None] | None" = None
+    """(records of the finished runs, command) -> files that the command asks for."""
     extra_corpora: Callable[[Any], Sequence[str]] = lambda _: ()
     """Command -> words of additional corpora for pre-training."""
 
@@ -139,6 +141,8 @@ def run(experiment: Experiment, command: Any) -> int:
     if not command.table_only:
         carry_out(experiment, runner, specs, shard)
     print_tables(experiment, runner, specs)
+    if experiment.save:
+        experiment.save(runner.ledger.finished_records(specs), command)
     return 0
 
 

@@ -13,6 +13,7 @@ from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.summary import (
     METHODS,
     PROBES,
+    Amount,
     amount,
     amounts,
     gains,
@@ -156,6 +157,40 @@ def over_unlabelled(rows: "Sequence[Row]", counts: Mapping[str, float]) -> "Figu
             style = {"color": f"C{i % 10}", "marker": "o", "markersize": 4, "capsize": 2}
             axis.errorbar(x, means, np.nan_to_num(halves), label=str(labelled), **style)
         axis.set(title=view, xlabel="utterances pre-trained on")
+        axis.grid(alpha=0.3)
+    return _finish(figure)
+
+
+def methods_over_labels(
+    cells: Mapping[tuple[str, Amount], tuple[float, ...]], banded: Iterable[str]
+) -> "Figure":
+    """Draw a line per method over the amount of labels: a panel for shares, one for numbers of each class.
+
+    Args:
+        cells: (method, labels) -> UAR in %, lower and upper end of its interval.
+        banded: methods whose intervals are drawn.
+    """
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    kinds = {bool(labels.per_class) for _, labels in cells}
+    titles = [title for per_class, title in ((False, "share of the labels"), (True, "labels of each class"))
+              if per_class in kinds]  # fmt: skip
+    figure, panels = _panels(titles, width=5.0)
+    for (axis, title), per_class in zip(panels, sorted(kinds), strict=True):
+        known = sorted({labels for _, labels in cells if bool(labels.per_class) == per_class})
+        for number, method in enumerate(methods):
+            points = [
+                (x, *cells[method, labels]) for x, labels in enumerate(known) if (method, labels) in cells
+            ]
+            if not points:
+                continue
+            x, value, low, high = np.array(points).T
+            dotted = ":" in method
+            look = {"color": f"C{number % 10}", "linestyle": ":" if dotted else "-"}
+            axis.plot(x, value, marker=None if dotted else "o", markersize=4, label=method, **look)
+            if method in banded:
+                axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        axis.set_xticks(range(len(known)), [str(labels).removesuffix(" a class") for labels in known])
+        axis.set(xlabel=title)
         axis.grid(alpha=0.3)
     return _finish(figure)
 

@@ -9,9 +9,12 @@ import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Version of all algorithms that train or test; part of the identity of every run. Raise it with any change
 of a default below, or of the code, that changes a result."""
+
+FEW_LABELS_VERSION = 1
+"""Version of the methods of `training.recipe`, which have no settings; part of the identity of their runs."""
 
 SubsetName = Literal["all", "target", "out_of_distribution"]
 """Subset of a corpus: every utterance, those with a class, the others."""

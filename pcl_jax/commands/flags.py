@@ -42,7 +42,7 @@ class Common:
     targets: tuple[str, ...] = ()
     """Classes, and what is merged into them: neutral angry sad happy=happy+excited."""
     debug: Switch = False
-    """Show the traceback of an error."""
+    """Show the traceback of an error, and count the programs that jax compiles."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OnAudio(Common):
     """Folder of extracted features."""
     speech_model: tuple[str, ...] = ()
     """Checkpoints of speech models (hub names, folders or files), each for the view of its kind: wav2vec2,
-    hubert or whisper. None given: facebook/wav2vec2-base, but `untrained`, random weights, for the demo."""
+    hubert or whisper. None given: facebook/wav2vec2-base, but `tiny`, ours, for the demo."""
     seed: int = 0
     """Names every random draw."""
     workers: int | None = None
@@ -196,7 +196,7 @@ class Pretrain(OnDevices):
     fold: Fold = 1
     """The test session; the one after it validates, the other three train."""
     compare: Switch = False
-    """Then fine-tune at 5 % and 100 % of the labels, beside supervised training, and print a table."""
+    """Then fine-tune at 5 % of the labels, beside supervised training, and print a table."""
     pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
 

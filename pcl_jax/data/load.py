@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.batches import Layout, Packed
 from pcl_jax.data.fold import FoldData
 from pcl_jax.data.normalise import Normalisation, Normaliser, fit
+from pcl_jax.data.vectors import pool
 from pcl_jax.devices import broadcast_from_first, device_memory, put, replicated
 from pcl_jax.features.store import Store
 
@@ -67,6 +68,7 @@ class FoldLoader:
         self._budget = memory_share * 2**20 * broadcast_from_first(device_memory(mesh) // 2**20)
         self._key: tuple[int, tuple[ExtraCorpus, ...]] | None = None
         self._loaded: dict[str, _LoadedView] = {}
+        self._vectors: dict[str, dict[str, np.ndarray]] = {}
 
     def load(
         self,
@@ -125,6 +127,14 @@ class FoldLoader:
             on_disk=on_disk,
             normalisers={v: entry.normaliser for v, entry in loaded.items() if entry.normaliser is not None},
         )
+
+    def vectors(self, view: str, utterances: Sequence[Utterance]) -> Float[np.ndarray, "n d"]:
+        """Return the plain vector of each utterance (`pcl_jax.data.vectors`); each is pooled once."""
+        pooled = self._vectors.setdefault(view, {})
+        for u in utterances:
+            if u.id not in pooled:
+                pooled[u.id] = pool(self.stores[view][u.id])
+        return np.stack([pooled[u.id] for u in utterances])
 
     def _stay_on_disk(
         self, utterances: Sequence[Utterance], views: Sequence[str], normalise: Mapping[str, Normalisation]

@@ -22,7 +22,7 @@ from pcl_jax.runs import checkpoint, records
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.protocol import Protocol
 from pcl_jax.runs.records import Record, Row
-from pcl_jax.runs.spec import Finetune, Labels, Measure, Pretrain, Probe, SavedEncoders, Spec
+from pcl_jax.runs.spec import FewLabels, Finetune, Labels, Measure, Pretrain, Probe, SavedEncoders, Spec
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
@@ -31,6 +31,7 @@ FILES = {
     Pretrain: (checkpoint.ENCODERS,),
     Finetune: (checkpoint.FINETUNED, PREDICTIONS),
     Probe: (PREDICTIONS,),
+    FewLabels: (PREDICTIONS,),
 }
 """Files that a finished run of each kind has beside its record."""
 
@@ -169,6 +170,8 @@ def _label(spec: Spec) -> str:
         case Probe():
             source = spec.method.removeprefix("probe-")
             return f"probe-fold{spec.fold}-{spec.view}-{source}-{_amount(spec.labels)}"
+        case FewLabels():
+            return f"few-fold{spec.fold}-{'+'.join(spec.views)}-{spec.name}-{_amount(spec.labels)}"
         case Finetune():
             how = "supervised" if spec.start is None else "frozen" if spec.frozen else "tuned"
             return f"finetune-fold{spec.fold}-{spec.view}-{how}-{_amount(spec.labels)}"

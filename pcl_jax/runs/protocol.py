@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pcl_jax.config import TRAINING_VERSION, Settings, changed, digest
+from pcl_jax.config import FEW_LABELS_VERSION, TRAINING_VERSION, Settings, changed, digest
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.features.store import Store
-from pcl_jax.runs.spec import Finetune, Measure, Pretrain, Probe, Spec, views_of
+from pcl_jax.runs.spec import FewLabels, Finetune, Measure, Pretrain, Probe, Spec, views_of
 from pcl_jax.views.view import View
 
 
@@ -58,6 +58,10 @@ class Protocol:
                 content["labelled"] = changed(spec.labels)
             case Probe():
                 content["method"] = spec.method
+                content["labelled"] = changed(spec.labels)
+            case FewLabels():
+                content["method"] = spec.method
+                content["methods"] = FEW_LABELS_VERSION
                 content["labelled"] = changed(spec.labels)
             case Measure():
                 content["kind"] = spec.kind

@@ -44,8 +44,8 @@ class Record:
     views: tuple[str, ...]
     """Views of the pre-training; () for a supervised run."""
     method: str
-    """"supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining", or the
-    experiment that measured ("alignment")."""
+    """"supervised", "pairwise-cl", "probe-raw", "probe-random", "probe-pretrained", "pretraining", a
+    method of few labels (`spec.FewLabels.name`), or the experiment that measured ("alignment")."""
     frozen: bool = False
     fraction: float = 0.0
     """Share of the labelled training utterances per class; 0 for pre-training."""
@@ -67,6 +67,8 @@ class Record:
     """Recall of each class, in class order."""
     confusion: tuple[tuple[int, ...], ...] | None = None
     """Counts of the test session: truth, prediction."""
+    by_speaker: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None
+    """Test speaker -> utterances of each class that are right, and all of each class."""
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     """Utterances of each class in the whole corpus."""
@@ -99,6 +101,8 @@ class Record:
     """Digest of the class of each utterance and of the names of the classes."""
     skipped: int = 0
     """Utterances that the data claim and that were left out on request: their audio is missing or bad."""
+    choice: Mapping[str, Any] | None = None
+    """What a method of few labels chose, and what its cross-validation saw."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str

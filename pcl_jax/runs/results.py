@@ -2,11 +2,16 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Int
 
+from pcl_jax.corpora.folds import labelled
+from pcl_jax.corpora.utterance import Corpus, Utterance
 from pcl_jax.data.fold import FoldData
 from pcl_jax.evaluation.metrics import confusion, recall, uar, wa
 from pcl_jax.runs import checkpoint
@@ -75,14 +80,33 @@ def saved_encoders(folder: Path) -> SavedEncoders:
 
 def scores(data: FoldData, result: finetuning.Finetuned | probing.Probed) -> dict[str, Any]:
     """Score predictions: UAR, WA, recalls and confusions of the test session, UAR and WA of validation."""
-    c = len(data.corpus.classes)
-    truth, predicted = data.labels[data.labelled(data.test)], result.test.argmax(axis=1)
+    c, corpus = len(data.corpus.classes), data.corpus
     validation = data.labels[data.labelled(data.validation)]
+    return test_scores(corpus, labelled(data.fold.test, corpus), result.test.argmax(axis=1)) | {
+        "validation_uar": uar(validation, result.validation.argmax(axis=1), c),
+        "validation_wa": wa(validation, result.validation.argmax(axis=1)),
+    }
+
+
+def test_scores(
+    corpus: Corpus, tested: Sequence[Utterance], predicted: Int[np.ndarray, " n"]
+) -> dict[str, Any]:
+    """Score predictions for labelled utterances: UAR, WA, recalls, confusions, and hits of each speaker."""
+    c = len(corpus.classes)
+    truth = np.array([corpus.label(u) for u in tested], int)
+    speakers = np.array([u.speaker for u in tested])
+
+    def count(labels: Int[np.ndarray, " _"]) -> tuple[int, ...]:
+        return tuple(np.bincount(labels, minlength=c).tolist())
+
     return {
         "uar": uar(truth, predicted, c),
         "wa": wa(truth, predicted),
         "recall": tuple(map(float, recall(truth, predicted, c))),
         "confusion": tuple(tuple(map(int, row)) for row in confusion(truth, predicted, c)),
-        "validation_uar": uar(validation, result.validation.argmax(axis=1), c),
-        "validation_wa": wa(validation, result.validation.argmax(axis=1)),
+        "by_speaker": {
+            str(name): (count(truth[mine & (truth == predicted)]), count(truth[mine]))
+            for name in dict.fromkeys(speakers.tolist())
+            for mine in [speakers == name]
+        },
     }

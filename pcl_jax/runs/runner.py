@@ -22,19 +22,13 @@ from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.data.load import ExtraCorpus, FoldLoader
 from pcl_jax.devices import barrier, mesh, preemption_requested
 from pcl_jax.features.store import Store
-from pcl_jax.runs import checkpoint, pretraining, records, results
+from pcl_jax.runs import checkpoint, few_labels, pretraining, records, results
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.runs.ledger import Ledger, RunBusy, wait_for_others
 from pcl_jax.runs.pretraining import Watch
 from pcl_jax.runs.protocol import audio_fingerprint, protocol_of
 from pcl_jax.runs.records import Row
-from pcl_jax.runs.spec import (
-    Finetune,
-    Pretrain,
-    Probe,
-    Scored,
-    settings_in_full,
-)
+from pcl_jax.runs.spec import FewLabels, Finetune, Pretrain, Probe, Scored, settings_in_full
 from pcl_jax.runs.workspace import Workspace, require_other_recordings
 from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import parallel_runs, represent
@@ -181,8 +175,10 @@ class Runner(Workspace):
         """Group runs that train as one program, or that read the same vectors, in the order of the first."""
         groups: dict[object, list[Scored]] = defaultdict(list)
         for spec in specs:
-            if isinstance(spec, Probe):
-                kind: tuple = (spec.fold, spec.view, spec.settings, spec.method, spec.start)
+            if isinstance(spec, FewLabels):
+                kind: tuple = (spec.fold, spec.views, spec.settings, spec.start)
+            elif isinstance(spec, Probe):
+                kind = (spec.fold, spec.view, spec.settings, spec.method, spec.start)
             else:
                 amount = spec.labels.fraction, spec.labels.per_class
                 kind = (spec.fold, spec.view, spec.settings, amount, spec.frozen, spec.frozen and spec.start)
@@ -196,7 +192,13 @@ class Runner(Workspace):
                 yield group[begin : begin + size]
 
     def _do(self, group: Sequence[Any]) -> Iterator[Row]:
-        rows = self._probe(group) if isinstance(group[0], Probe) else self._finetune(group)
+        match group[0]:
+            case FewLabels():
+                rows = self._few_labels(group)
+            case Probe():
+                rows = self._probe(group)
+            case _:
+                rows = self._finetune(group)
         while True:
             with jax.default_matmul_precision(group[0].settings.precision):  # left before a row is handed out
                 row = next(rows, None)
@@ -221,6 +223,19 @@ class Runner(Workspace):
             scores = results.scores(data, result) | {"method": spec.method}
             results.save_predictions(self.ledger, spec, data, result)
             yield self._record(spec, len(rows), card, scores, time.monotonic() - began)
+
+    def _few_labels(self, group: Sequence[FewLabels]) -> Iterator[Row]:
+        """Train and test a method each; the vectors are the same for all."""
+        first, card, representations = group[0], {}, {}
+        if start := first.start:
+            card = self.ledger.encoder(start, first, first.views[0])[1]
+            for view in first.views:
+                representations[view] = self.representations(start, view, "pretrained", first.settings)
+        material = few_labels.read(self, first, representations)
+        for spec in group:
+            began = time.monotonic()
+            facts = few_labels.run(self, spec, material)
+            yield self._record(spec, facts.pop("n_labelled"), card, facts, time.monotonic() - began)
 
     def _finetune(self, group: Sequence[Finetune]) -> Iterator[Row]:
         """Train the runs of one program."""
@@ -283,7 +298,7 @@ class Runner(Workspace):
         data, network = self.data(spec), self.network(spec.view, spec.settings)
         if source == "random":
             example = data.example()[spec.view]
-            params = finetuning.init_params(network, example, seed=self.protocol.seed)["encoder"]
+            params = finetuning.init_params(network, example, spec.fold, seed=self.protocol.seed)["encoder"]
         elif source == "supervised":
             path = self.ledger.folder(spec) / checkpoint.FINETUNED
             params = checkpoint.load_arrays(path)[0]["encoder"]

@@ -16,6 +16,8 @@ SETTINGS_USED = {
     "finetune": ("normalise", "encoders", "finetuning", "precision"),
     "probe-raw": ("normalise",),
     "probe": ("normalise", "encoders", "precision"),
+    "fewlabels": (),
+    "fewlabels-pretrained": ("normalise", "encoders", "precision"),
     "measure": ("normalise", "encoders", "finetuning", "precision"),
 }
 """Fields of `Settings` that decide the outcome of each kind of run."""
@@ -25,6 +27,8 @@ def _used_settings(spec: "Spec") -> dict[str, Any]:
     kind = type(spec).__name__.lower()
     if isinstance(spec, Probe) and spec.method == "probe-raw":
         kind = spec.method
+    if isinstance(spec, FewLabels) and spec.start:
+        kind += "-pretrained"
     return {name: getattr(spec.settings, name) for name in SETTINGS_USED[kind]}
 
 
@@ -114,6 +118,39 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class FewLabels:
+    """Classifier from few labels and the unlabelled rest of the training sessions, and its test.
+
+    No other label is read, those of the validation session included: the method decides all within its own.
+    """
+
+    fold: int
+    """Test session."""
+    views: tuple[str, ...]
+    method: str
+    """One of `training.recipe.METHODS`."""
+    labels: Labels = field(default_factory=Labels)
+    start: Pretrain | None = None
+    """Source of representations that stand beside the plain vectors of each view."""
+    settings: Settings = field(default_factory=Settings)
+    """Settings of the encoders of `start`: nothing else depends on any."""
+
+    def __post_init__(self) -> None:
+        """Keep the settings that a run of this kind uses."""
+        _keep_settings(self)
+
+    @property
+    def view(self) -> str:
+        """Names of the views, as records hold them."""
+        return "+".join(self.views)
+
+    @property
+    def name(self) -> str:
+        """Method as records name it: "co-training", "pretrained+co-training"."""
+        return f"pretrained+{self.method}" if self.start else self.method
+
+
+@dataclass(frozen=True)
 class Measure:
     """Measurement by an experiment on the encoders of one fold (`Experiment.measure`)."""
 
@@ -131,14 +168,14 @@ class Measure:
         _keep_settings(self)
 
 
-Scored: TypeAlias = Finetune | Probe
+Scored: TypeAlias = Finetune | Probe | FewLabels
 """Runs that predict the test session."""
-Spec: TypeAlias = Pretrain | Finetune | Probe | Measure
+Spec: TypeAlias = Pretrain | Scored | Measure
 
 
 def views_of(spec: Spec) -> tuple[str, ...]:
     """Return the views whose features a run reads."""
-    return spec.views if isinstance(spec, Pretrain | Measure) else (spec.view,)
+    return (spec.view,) if isinstance(spec, Finetune | Probe) else spec.views
 
 
 def settings_in_full(spec: Spec) -> dict[str, Any]:
