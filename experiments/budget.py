@@ -29,7 +29,7 @@ class Counts(NamedTuple):
     """Utterances of the test speakers."""
 
     right: Float[np.ndarray, "r s c"]
-    """Those that are right, in each repeat, of each speaker and class."""
+    """Utterances that are right, in each repeat, of each speaker and class."""
     total: Int[np.ndarray, "s c"]
 
 
