@@ -13,6 +13,9 @@ ARGS ?=
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 BIN := .venv/bin
+# uv where it is there, pip otherwise; neither resolves, the lock file is complete. Bytecode is made on first import.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --no-deps,$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps)
 READY := .venv/ready
 WHERE := --corpus $(CORPUS) $(if $(ROOT),--root "$(ROOT)")
 FLAGS := $(WHERE) $(if $(VIEWS),--views $(VIEWS)) $(if $(SPEECH_MODEL),--speech-model $(SPEECH_MODEL)) --seed $(SEED)
@@ -29,11 +32,15 @@ install: $(READY) ## the virtual environment, from requirements.lock
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pcl_jax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Give another: make PYTHON=python3.12"; exit 1; }
+ifeq ($(UV),)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --editable .
+else
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+endif
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --editable .
 	@touch $@
 
 pretrain: $(READY) ## pre-train on FOLD, then compare few labels with and without it
@@ -78,8 +85,9 @@ docs: $(READY) ## the documentation, docs/_build/html/index.html; warnings are e
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 lock: $(READY) ## renew requirements.lock
-	$(BIN)/pip install --quiet uv
+	$(INSTALL) uv
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra dev --extra docs \
+	  --extra av --extra demo --extra onnx \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## forget the environment and caches; features, runs and the demo stay

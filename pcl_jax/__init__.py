@@ -12,8 +12,24 @@ One folder for each stage of the data flow. Importing this package imports nothi
 * ``training``: pre-train, fine-tune, probe (section 3.3)
 * ``evaluation``: UAR and WA; significance (section 4.2); similarity of representations (section 4.3)
 * ``runs``: what is asked for (spec), its identity (protocol), what is there (ledger), the rest (runner)
+* ``inference``: a finished model in use: its folder, predictions, vectors for other tools
+* ``learn``: table with a few labels -> honest numbers, and a model folder
 * ``commands``: the commands of ``pcl``: flags, terminal output, and the session that experiments share
 * ``cli``: parse, import one command, set the exit code
 * ``config``: every number of a run, with unit and source
 * ``arrays``, ``rng``, ``devices``: names of axes; named random streams; the mesh of devices and processes
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcl_jax.inference.model_folder import load_model as load_model
+
+
+def __getattr__(name: str) -> Any:
+    """Return `load_model`, whose module is imported when it is first asked for."""
+    if name == "load_model":
+        from pcl_jax.inference.model_folder import load_model
+
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

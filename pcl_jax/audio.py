@@ -19,7 +19,8 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from pcl_jax import containers
+from pcl_jax import av_file, containers
+from pcl_jax.av_file import AvFile
 
 Waveform: TypeAlias = Float32[np.ndarray, " samples"]
 """Mono, 16 kHz, in [-1, 1]."""
@@ -56,6 +57,9 @@ _POINTERS = {
     b"/annex/objects/": "git annex get .",
 }
 """First bytes of a file that stands for another one -> command that fetches that one."""
+
+
+Decoder: TypeAlias = soundfile.SoundFile | AvFile
 
 
 class AudioError(ValueError):
@@ -101,7 +105,8 @@ def read(
     """Read a file, or a segment of it, as a mono waveform.
 
     Accepts every format of libsndfile in which a truncated file can be told from a whole one (WAV, FLAC,
-    OGG, MP3, AIFF, CAF, AU, ...), any rate and channel count. Channels are averaged, then resampled by soxr
+    OGG, MP3, AIFF, CAF, AU, ...), and m4a, mp4, webm and aac where PyAV is installed; any rate and channel
+    count. Channels are averaged, then resampled by soxr
     (VHQ); overshoots of decoder and resampler are limited to [-1, 1].
 
     Args:
@@ -128,12 +133,38 @@ def read(
         else:
             start, stop = _segment(path, frames, rate, start_s, end_s)
             if start:
-                file.seek(start)
+                file.seek(start)  # pyright: ignore[reportAttributeAccessIssue] - the length is known: no AvFile
             waveform = _decode(file, stop - start)
     if len(waveform) < stop - start:
         raise AudioError(
             path, "truncated", f"truncated: {stop - start} samples promised, {len(waveform)} can be read"
         )
+    return prepare(waveform, rate, path, sampling_rate=sampling_rate)
+
+
+def prepare(
+    waveform: Float32[np.ndarray, " decoded"],
+    rate: int,
+    path: Path = Path("the waveform"),
+    *,
+    sampling_rate: int = SAMPLING_RATE,
+) -> Waveform:
+    """Check, resample and limit decoded samples, as `read` does.
+
+    Args:
+        waveform: Mono, full scale is 1.
+        rate: Its sampling rate, in Hz.
+        path: File that errors name.
+        sampling_rate: Sampling rate of the result, in Hz.
+
+    Returns:
+        float32 `[samples]`, at least 400 samples long, finite, not silent.
+
+    Raises:
+        AudioError: Samples are NaN, infinite or far beyond full scale; silence; too few samples.
+    """
+    if len(waveform) == 0:
+        raise AudioError(path, "empty", "holds no samples")
     _check_samples(path, waveform)
     if rate != sampling_rate:
         waveform = soxr.resample(waveform, rate, sampling_rate, quality="VHQ")
@@ -155,10 +186,41 @@ def duration_s(path: Path) -> float:
             file may still turn out to be damaged when it is decoded.
     """
     with _opened(path) as (file, frames):
-        count = len(_decode(file)) if frames is None else frames
+        count = sum(map(len, _blocks(file))) if frames is None else frames
         if count == 0:
             raise AudioError(path, "empty", "holds no samples")
         return count / file.samplerate
+
+
+def is_seekable(path: Path) -> bool:
+    """Return whether a segment of a file can be read without decoding all before it.
+
+    Raises:
+        AudioError: As `duration_s`.
+    """
+    with _opened(path) as (_, frames):
+        return frames is not None
+
+
+def copy_decoded(path: Path, target: Path) -> None:
+    """Write a file's waveform, mono at its own rate, where segments can be read; in bounded memory.
+
+    Args:
+        path: File to read.
+        target: Whole or not there, also after a kill.
+
+    Raises:
+        AudioError: As `read`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}")
+    with (
+        _opened(path) as (file, _),
+        soundfile.SoundFile(temporary, "w", file.samplerate, 1, "FLOAT", format="W64") as copy,
+    ):
+        for block in _blocks(file):
+            copy.write(block)
+    temporary.rename(target)
 
 
 def clip(waveform: Waveform, duration_s: float, *, pad: bool) -> Float32[np.ndarray, " clipped"]:
@@ -212,7 +274,7 @@ def _file_digest(path: Path) -> str | AudioError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
+def _opened(path: Path) -> Iterator[tuple[Decoder, int | None]]:
     """Open a file that passes `_check_file`; yield its decoder and length in samples, None where unknown.
 
     A decoder raises more than `LibsndfileError` (MemoryError, ValueError, RuntimeError, ...): whatever it
@@ -221,6 +283,9 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
     try:
         with ExitStack() as stack:
             tags = _check_file(path)
+            if tags is None:
+                yield stack.enter_context(av_file.opened(path)), None
+                return
             file = stack.enter_context(soundfile.SoundFile(path))
             if file.format not in _CHECKED_FORMATS:
                 fault = f"is a {file.format} file: whether it is whole cannot be checked"
@@ -241,6 +306,10 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
             yield file, file.frames
     except AudioError:
         raise
+    except av_file.NotInstalled as error:
+        raise AudioError(path, "unreadable", str(error), _CONVERT) from None
+    except av_file.Truncated as error:
+        raise AudioError(path, "truncated", str(error)) from None
     except Exception as error:
         raise _unreadable(path, error) from None
 
@@ -276,18 +345,22 @@ def _piped(path: Path, start: int) -> Iterator[soundfile.SoundFile]:
         thread.join()
 
 
-def _decode(file: soundfile.SoundFile, samples: int | None = None) -> Waveform:
+def _decode(file: Decoder, samples: int | None = None) -> Waveform:
     """Decode up to `samples` samples, or all that are there, averaged over channels."""
-    parts: list[np.ndarray] = []
+    parts = list(_blocks(file, samples))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _blocks(file: Decoder, samples: int | None = None) -> Iterator[Waveform]:
+    """Yield what `_decode` returns, block by block."""
     count = 0
     while samples is None or count < samples:
         wanted = _BLOCK if samples is None else min(_BLOCK, samples - count)
         block = file.read(wanted, dtype="float32", always_2d=True)
-        parts.append(block.mean(axis=1, dtype=np.float32))
         count += len(block)
+        yield block.mean(axis=1, dtype=np.float32)
         if len(block) < wanted:
             break
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def _missing(path: Path, error: OSError | ValueError) -> AudioError:
@@ -344,17 +417,20 @@ def _check_samples(path: Path, waveform: Waveform) -> None:
         )
 
 
-def _check_file(path: Path) -> int:
+def _check_file(path: Path) -> int | None:
     """Refuse what libsndfile accepts: an empty file, and one that ends before its header says.
 
     Returns:
-        Length of the ID3v2 tags at the head of the file, in bytes.
+        Length of the ID3v2 tags at the head of the file, in bytes; None for a file that PyAV reads.
     """
     try:
         if path.exists() and not path.is_file():
             raise OSError(0, "not a file")
         with path.open("rb") as file:
             _check_content(path, file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            if av_file.is_for_av(file.read(16)):
+                return None
             return containers.id3_length(file)
     except (OSError, ValueError) as error:
         if isinstance(error, AudioError):

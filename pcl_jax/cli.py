@@ -10,10 +10,21 @@ from collections.abc import Callable, Sequence
 from pcl_jax.commands import flags
 from pcl_jax.commands.session import UsageError
 
+FIRST_COMMANDS = """Pairwise-CL: learn emotion from speech when labels are few. Three commands to try:
+
+  pcl pretrain --compare                     the demo, synthetic speech, from audio to a table
+  pcl corpus --corpus emodb --root FOLDER    count a corpus, and list what is wrong with it
+  pcl pretrain --help                        every flag of a command; `pcl --help` lists the commands
+"""
+"""Answer to `pcl` alone."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pcl` with these words, those of the command line by default, to the end of the process."""
     words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        print(FIRST_COMMANDS)
+        sys.exit(0)
     command = flags.parse(words)
     guarded(lambda: run(command), debug=command.debug)
 
@@ -41,6 +52,30 @@ def run(command: flags.Command) -> int:
             from pcl_jax.commands import train
 
             return train.finetune(command)
+        case flags.Learn():
+            from pcl_jax.commands import learn
+
+            return learn.learn(command)
+        case flags.Predict():
+            from pcl_jax.commands import infer
+
+            return infer.predict(command)
+        case flags.Embed():
+            from pcl_jax.commands import infer
+
+            return infer.embed(command)
+        case flags.Suggest():
+            from pcl_jax.commands import suggest
+
+            return suggest.suggest(command)
+        case flags.Demo():
+            from pcl_jax.commands import demo
+
+            return demo.demo(command)
+        case flags.Export():
+            from pcl_jax.commands import export
+
+            return export.export(command)
 
 
 def guarded(body: Callable[[], int | None], *, debug: bool) -> None:

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Version of all algorithms that train or test; part of the identity of every run. Raise it with any change
 of a default below, or of the code, that changes a result."""
 

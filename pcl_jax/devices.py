@@ -5,6 +5,9 @@ The devices may be those of several processes, which all run the same program on
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -101,8 +104,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of the first axis over the devices: for the groups of a batch, or runs."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Return the sharding of the first axis over the devices: for the groups of a batch, or runs.
+
+    On one device it is that of `replicated`. So is what a compiled step returns there, and a step whose
+    state comes with another sharding is compiled again.
+    """
+    return NamedSharding(mesh, PartitionSpec("data") if mesh.size > 1 else PartitionSpec())
 
 
 def device_memory(mesh: Mesh) -> int:
@@ -149,6 +156,30 @@ def _read_limit(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+@contextmanager
+def count_programs() -> Iterator[list[str]]:
+    """Give a list, which gets the name of each program that is compiled or loaded during the block."""
+    names = _programs()
+    before, found = len(names), []
+    try:
+        yield found
+    finally:
+        found += names[before:]
+
+
+@cache
+def _programs() -> list[str]:
+    """Names of all programs since the first call; jax cannot forget a listener, so there is one for good."""
+    names = []
+
+    def listen(event: str, _: float, **facts: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(facts.get("fun_name", "?")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return names
+
+
 def keep_compiled_programs() -> None:
     """Keep compiled programs on disk, so that the next run with the same shapes starts at once.
 
@@ -157,4 +188,4 @@ def keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "pcl_jax" / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -255,3 +255,74 @@ def test_a_terminal_that_knows_ascii_alone_is_no_reason_to_fail():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "? = 0.5\n")
+
+
+def test_pcl_alone_shows_three_commands_that_can_be_typed(capsys):
+    code, out, err = pcl(capsys)
+    assert (code, err) == (0, "")
+    commands = [line.split("  ")[1] for line in out.splitlines() if line.startswith("  pcl ")]
+    assert len(commands) == 3
+    for command in commands:
+        if not command.endswith("--help"):
+            parse(command.split()[1:])
+
+
+@pytest.mark.parametrize("command", ["pretrain", "extract"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--corpus", "emodb"), "needs --root"),
+        (("--corpus", "emodb", "--root", "nowhere"), "nowhere does not exist"),
+        (("--corpus", "emodb", "--root", "."), "holds no audio"),
+        (("--views", "mel", "colour"), "unknown view 'colour'"),
+    ],
+)
+def test_a_fault_that_needs_no_model_is_found_before_a_model_is_looked_for(
+    capsys, monkeypatch, tmp_path, command, words, says
+):
+    from pcl_jax.views import catalogue
+
+    def ask(*_):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(catalogue, "catalogue", ask)
+    code, _, err = pcl(capsys, command, *words, "--speech-model", "somebody/somewhere")
+    assert code in (1, 2)
+    assert says in err
+    assert not (tmp_path / "demo").exists()
+
+
+FIRST_LINE = """
+import sys
+from pcl_jax.commands import flags, session, terminal, train
+heavy = {"jax", "flax", "optax", "orbax", "scipy", "sklearn", "pyarrow", "librosa"} & set(sys.modules)
+print(sorted(heavy))
+"""
+
+
+def test_the_first_line_waits_for_no_heavy_import():
+    done = subprocess.run([sys.executable, "-c", FIRST_LINE], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_pretraining_says_its_plan_first_and_compiles_few_programs(capsys, tmp_path, emodb):
+    """At most 6 to pre-train on three views, and 12 to compare; more would be batches of further sizes."""
+    jax.clear_caches()
+    common = [*flags(tmp_path, emodb), "--workers", 1, "--speech-model", "untrained", "--devices", 1]
+    small = ["--epochs", 2, "--batch", 8, "--finetuning.epochs", 2]
+    code, out, err = pcl(capsys, "pretrain", *common, *small, "--compare", "--debug")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "emodb: 40 utterances, 0.01 h of speech."
+    assert lines[1].startswith("plan: 1. extract features where they are missing: mel, egemaps, wav2vec2; ")
+    assert "2. pre-train on 24 utterances, 2 epochs or fewer, 0 s at most; 3. compare 27 " in lines[1]
+    assert lines[2].startswith("to extract: 40 utterances")
+    counts = {
+        work: int(line.split(": ")[1].split()[0])
+        for work in ("pre-training", "the comparison")
+        for line in lines
+        if line.startswith(f"programs of {work}: ")
+    }
+    assert 0 < counts["pre-training"] <= 6
+    assert 0 < counts["the comparison"] <= 12

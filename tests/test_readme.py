@@ -17,7 +17,8 @@ PAGES = (
 )
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(
-    r"(?:^|\s|/)(pcl (?:corpus|extract|features|pretrain|finetune)\b.*"
+    r"(?:^|\s|/)(pcl (?:corpus|extract|features|pretrain|finetune"
+    r"|learn|predict|embed|suggest|demo|export)\b.*"
     r"|python -m experiments\.[a-z_]+\b.*|python benchmarks/\w+\.py\b.*|make [a-z-]+\b.*)"
 )
 

@@ -3,6 +3,7 @@
 from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.session import (
     UsageError,
+    check_views,
     choose_views,
     extract_features,
     parse_shard,
@@ -18,7 +19,9 @@ from pcl_jax.features.store import StoreError
 def extract(command: flags.Extract) -> int:
     """Compute the features that are missing."""
     shard = parse_shard(command.shard) if command.shard else None
-    extract_features(command, choose_views(command, command.views), read_usable(command), shard)
+    check_views(command, command.views)
+    corpus = read_usable(command)
+    extract_features(command, choose_views(command, command.views), corpus, shard)
     return 0
 
 

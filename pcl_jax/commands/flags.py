@@ -42,32 +42,38 @@ class Common:
     targets: tuple[str, ...] = ()
     """Classes, and what is merged into them: neutral angry sad happy=happy+excited."""
     debug: Switch = False
-    """Show the traceback of an error."""
+    """Show the traceback of an error, and count the programs that jax compiles."""
 
 
 @dataclass(frozen=True)
-class OnFeatures(Common):
-    """Flags that all commands have which read features."""
+class OnAudio(Common):
+    """Flags that all commands have which compute features of a corpus."""
 
     features: Path = Path("features")
     """Folder of extracted features."""
-    runs: Path = Path("runs")
-    """Folder of runs and their records."""
     speech_model: tuple[str, ...] = ()
     """Checkpoints of speech models (hub names, folders or files), each for the view of its kind: wav2vec2,
-    hubert or whisper. None given: facebook/wav2vec2-base, but `untrained`, random weights, for the demo."""
+    hubert or whisper. None given: facebook/wav2vec2-base, but `tiny`, ours, for the demo."""
     seed: int = 0
     """Names every random draw."""
     workers: int | None = None
     """Processes that extract features; None: all CPUs."""
     on_bad_audio: Literal["error", "skip"] = "error"
     """Unusable audio: stop and list all of it, or list it and go on without."""
+    view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
+
+
+@dataclass(frozen=True)
+class OnFeatures(OnAudio):
+    """Flags that all commands have which read features."""
+
+    runs: Path = Path("runs")
+    """Folder of runs and their records."""
     preset: Literal["sound", "authors"] = "sound"
     """Choices on which the paper is silent: sound practice, or the authors' public code. Sets the defaults
-    below."""
+    of the views, of normalise and of the training."""
     normalise: Literal["fold", "speaker", "none"] = "fold"
     """Statistics that scale mel and eGeMAPS: training utterances', each speaker's own, none."""
-    view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
     encoders: config.Encoders = field(default_factory=config.Encoders)
 
 
@@ -126,6 +132,63 @@ class Features(OnFeatures):
 
 
 @dataclass(frozen=True)
+class Learn(OnAudio):
+    """Learn a classifier from a table with a few labels; say how good it is; write a model folder."""
+
+    table: Positional[Path | None] = None
+    """CSV or Parquet table: a row per clip, with or without an emotion. In place of --corpus and --root."""
+    out: Path | None = None
+    """Model folder to write; an older model there is replaced."""
+    audio: Path | None = None
+    """Folder of audio, with --labels in place of a table: files that have no row there are unlabelled."""
+    labels: tuple[Path, ...] = ()
+    """With a table: labelling tables of `pcl suggest` that are filled in. With --audio: one table with the
+    columns file, speaker and emotion, whose files are relative to that folder."""
+    json: Path | None = None
+    """File for the numbers of the report, which also stand in the model folder."""
+    most_unlabelled: int = 5000
+    """Unlabelled clips to use at most; of more, these are drawn at random."""
+    views: Views = ()
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """Flags that all commands have which use a model folder."""
+
+    model: Positional[Path]
+    """Model folder, as `pcl learn` writes it."""
+    paths: Positional[tuple[Path, ...]]
+    """Audio files, folders, or tables (.csv, .parquet) with a column file and perhaps start and end."""
+    out: Path | None = None
+    """Table to write, NAME.csv or NAME.parquet. None given: predict prints CSV."""
+    window: float | None = None
+    """Seconds of sliding windows, for long recordings. None: one prediction for each file or row."""
+    hop: float | None = None
+    """Seconds between the starts of two windows. None: the length of a window."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    workers: int | None = None
+    """Processes that read audio; None: all CPUs."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Predict(OnModel):
+    """Predict the class of recordings: a probability for each class, with times."""
+
+    abstain: float | None = None
+    """Confidence, 0 to 1, below which the prediction is "unknown"."""
+    speaker: str = ""
+    """Column of the tables that says who speaks, for models that are normalised per speaker."""
+
+
+@dataclass(frozen=True)
+class Embed(OnModel):
+    """Write the vectors that a model reads of recordings, for other tools."""
+
+
+@dataclass(frozen=True)
 class Pretrain(OnDevices):
     """Pairwise-CL on a fold's unlabelled training speech; goes on where it was stopped."""
 
@@ -133,7 +196,7 @@ class Pretrain(OnDevices):
     fold: Fold = 1
     """The test session; the one after it validates, the other three train."""
     compare: Switch = False
-    """Then fine-tune at 5 % and 100 % of the labels, beside supervised training, and print a table."""
+    """Then fine-tune at 5 % of the labels, beside supervised training, and print a table."""
     pretraining: Annotated[config.Pretraining, arg(name="")] = field(default_factory=config.Pretraining)
     finetuning: config.Finetuning = field(default_factory=config.Finetuning)
 
@@ -168,6 +231,57 @@ class Finetune(OnDevices):
 
 
 @dataclass(frozen=True)
+class Suggest(OnAudio):
+    """Choose the unlabelled clips of a table that are worth labelling next; write a CSV to fill in."""
+
+    table: Positional[Path | None] = None
+    """CSV or Parquet table: a row per clip, with or without an emotion."""
+    number: Annotated[int, arg(aliases=("-n",))] = 20
+    """Clips to suggest."""
+    out: Path = Path("to_label.csv")
+    """CSV to write. One that holds labels is never overwritten."""
+    labels: tuple[Path, ...] = ()
+    """Labelling tables of earlier rounds. Their labels count; their clips are not suggested again."""
+    views: Views = ()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Show a page on this machine: predict recordings, and label the clips that `pcl suggest` chose."""
+
+    model: Positional[Path | None] = None
+    """Model folder, as `pcl learn` writes it. None given: the page only takes labels."""
+    port: int = 0
+    """TCP port on 127.0.0.1; 0 takes a free one."""
+    label: Path | None = None
+    """Labelling table to fill in, as `pcl suggest` writes it."""
+    classes: tuple[str, ...] = ()
+    """Labels to choose from, in addition to the classes of the model and the labels in the table."""
+    window: float = 3.0
+    """Seconds of the sliding windows of probabilities over time."""
+    hop: float = 1.0
+    """Seconds between the starts of two windows."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the readouts of a model as ONNX, for programs without Python or JAX."""
+
+    model: Positional[Path]
+    """Model folder, as `pcl learn` writes it."""
+    out: Path = Path("onnx")
+    """Folder to write: a file for each view of the model."""
+    speech_model: str | None = None
+    """Place of the speech model on this machine, if it has moved since the training."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
 class Experiment(OnDevices):
     """Flags that all experiments have (`python -m experiments.NAME`)."""
 
@@ -187,7 +301,9 @@ class Experiment(OnDevices):
         return replace(super().settings(), pretraining=self.pretraining, finetuning=self.finetuning)
 
 
-Command = Corpus | Extract | Features | Pretrain | Finetune
+Command = (
+    Corpus | Extract | Features | Pretrain | Finetune | Learn | Predict | Embed | Suggest | Demo | Export
+)
 C = TypeVar("C", bound=Common)
 
 
@@ -224,12 +340,16 @@ def parse(arguments: Sequence[str]) -> Command:
         "features": Features,
         "pretrain": Pretrain,
         "finetune": Finetune,
+        "learn": Learn,
+        "suggest": Suggest,
     }
+    on_models = {"predict": Predict, "embed": Embed, "demo": Demo, "export": Export}
     choices = Union[  # noqa: UP007 - made at run time
         tuple(
             Annotated[command, subcommand(name, default=default(command, arguments))]
             for name, command in commands.items()
         )
+        + tuple(Annotated[command, subcommand(name)] for name, command in on_models.items())
     ]
     try:
         return tyro.cli(  # pyright: ignore[reportCallIssue]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcl_jax.commands.flags import Common, Experiment, OnDevices, OnFeatures
+from pcl_jax.commands.flags import Common, Experiment, OnAudio, OnDevices
 from pcl_jax.corpora.utterance import CorpusError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_corpus(command: Common) -> "Corpus":
     return read(command.corpus, command.root, targets=targets)
 
 
-def read_usable(command: OnFeatures) -> "Corpus":
+def read_usable(command: OnAudio) -> "Corpus":
     """Read the corpus of a command that computes or trains; deal with utterances that it claims and lacks.
 
     Raises:
@@ -67,7 +67,10 @@ def read_usable(command: OnFeatures) -> "Corpus":
     """
     from pcl_jax.commands import terminal
 
+    if command.corpus == "demo" and not (command.root or Path("demo")).exists():
+        terminal.out.print("making the demo corpus, on first use", markup=False, highlight=False)
     corpus = read_corpus(command)
+    terminal.out.print(terminal.corpus_line(corpus), markup=False, highlight=False)
     count, reasons = corpus.left_out.count, corpus.left_out.lines
     if not count:
         return corpus
@@ -81,16 +84,33 @@ def read_usable(command: OnFeatures) -> "Corpus":
     return corpus
 
 
-def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]":
-    """Return the views of these names, or the default ones, with the command's parameters."""
-    from pcl_jax.commands import terminal
-    from pcl_jax.views.catalogue import catalogue, choose
+def check_views(command: OnAudio, names: Sequence[str]) -> None:
+    """Raise UsageError, CorpusError or ValueError for what is wrong with a command and needs no model to see.
+
+    Raises:
+        UsageError: No root, or views that cannot be meant.
+        CorpusError: The root does not exist.
+    """
+    from pcl_jax.views.catalogue import check_names
 
     require_root(command)
     for name in names:
         if not re.fullmatch(r"[\w-]+(=.+)?", name):
             raise UsageError(f"--views {name}: a name has letters, digits, _ and - only")
-    checkpoints = command.speech_model or (("untrained",) if command.corpus == "demo" else ())
+    try:
+        check_names(names)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def choose_views(command: OnAudio, names: Sequence[str]) -> "dict[str, View]":
+    """Return the views of these names, or the default ones, with the command's parameters."""
+    from pcl_jax.commands import terminal
+    from pcl_jax.views.catalogue import catalogue, choose
+    from pcl_jax.views.speech_models.families import TINY
+
+    check_views(command, names)
+    checkpoints = command.speech_model or ((TINY,) if command.corpus == "demo" else ())
     try:
         with terminal.out.status("looking for the speech model"):
             known = catalogue(command.view_settings, checkpoints)
@@ -103,7 +123,7 @@ def choose_views(command: OnFeatures, names: Sequence[str]) -> "dict[str, View]"
 
 
 def extract_features(
-    command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus", shard: "Shard | None" = None
+    command: OnAudio, views: "Mapping[str, View]", corpus: "Corpus", shard: "Shard | None" = None
 ) -> "Extraction":
     """Compute the features that are missing, with a progress bar.
 
@@ -116,8 +136,6 @@ def extract_features(
     from pcl_jax.devices import keep_compiled_programs
     from pcl_jax.features.extract import extract
 
-    if corpus.synthetic:
-        terminal.out.print("The demo corpus is SYNTHETIC speech: nothing it shows holds for people.")
     keep_compiled_programs()
 
     def announce(plan: "Plan") -> None:
@@ -157,6 +175,7 @@ def open_runner(
     experiment: str,
     *,
     extra_corpora: Iterable[str] = (),
+    announce: "Callable[[Corpus, Mapping[str, View]], str] | None" = None,
 ) -> "Runner":
     """Open the corpus of a command with the features of these views extracted, ready to train on.
 
@@ -165,6 +184,7 @@ def open_runner(
         names: views; none are the default ones.
         experiment: name that records have of what the runs are done for.
         extra_corpora: additional corpora for pre-training only, words like `ravdess=DIR`.
+        announce: returns the plan of the command, which is shown before anything slow.
 
     Raises:
         UsageError: flags that cannot be meant together.
@@ -172,9 +192,7 @@ def open_runner(
     """
     import jax
 
-    from pcl_jax.corpora import leakage
-    from pcl_jax.data.load import ExtraCorpus
-    from pcl_jax.runs import runner
+    from pcl_jax.commands import terminal
 
     if command.processes:
         join_processes(command)
@@ -182,8 +200,17 @@ def open_runner(
         raise UsageError(f"--devices {command.devices}: this machine has {jax.device_count()}")
     if command.precision != "float32" and jax.default_backend() == "cpu":
         raise UsageError(f"--precision {command.precision} is for accelerators: a CPU computes float32")
+    check_views(command, names)
+    corpus = read_usable(command)
     views = choose_views(command, names)
-    corpus, stores, skipped = _with_features(command, views, read_usable(command))
+    if announce is not None:
+        terminal.out.print(announce(corpus, views), markup=False, highlight=False)
+
+    from pcl_jax.corpora import leakage
+    from pcl_jax.data.load import ExtraCorpus
+    from pcl_jax.runs import runner
+
+    corpus, stores, skipped = _with_features(command, views, corpus)
     extra = {}
     for word in extra_corpora:
         added, added_stores, _ = _with_features(command, views, _read_extra(word))
@@ -215,7 +242,7 @@ def _read_extra(word: str) -> "Corpus":
 
 
 def _with_features(
-    command: OnFeatures, views: "Mapping[str, View]", corpus: "Corpus"
+    command: OnAudio, views: "Mapping[str, View]", corpus: "Corpus"
 ) -> "tuple[Corpus, Mapping[str, Store], dict[str, str]]":
     """Return the utterances of a corpus that have features, the stores, and why others have none.
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -18,25 +17,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from pcl_jax.corpora.folds import validation_session
-from pcl_jax.features.extract import Extraction, Plan
-from pcl_jax.features.maintain import StoredFeatures
-from pcl_jax.features.store import StoreError
-from pcl_jax.features.store import open as open_store
-from pcl_jax.runs.records import Row
-from pcl_jax.runs.runner import Runner
-from pcl_jax.runs.summary import METHODS, PROBES, labels, method_of
+
+if TYPE_CHECKING:  # jax, flax and scipy take seconds to load, and the first line is printed before them
+    import numpy as np
+
+    from pcl_jax.corpora.utterance import Corpus
+    from pcl_jax.features.extract import Extraction, Plan
+    from pcl_jax.features.maintain import StoredFeatures
+    from pcl_jax.runs.records import Row
+    from pcl_jax.runs.runner import Runner
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 PLAIN_EVERY_S = 10.0
-"""Seconds between two plain lines of progress, where there is no terminal for a bar."""
+"""Seconds between two plain lines of progress, of whatever bar, where there is no terminal for one."""
 
 FOUND_S = 1.0
 """Seconds at the start in which steps were only found finished: they say nothing of the time that is left."""
 
 ESTIMATE_S = 10.0
 """Seconds before the first estimate of the time that is left, unless a tenth is done sooner."""
+
+
+ESTIMATE_STEPS = 20
+"""Steps before the first estimate, or a twentieth of all if those are fewer, but two at least."""
 
 
 class Bar:
@@ -46,30 +51,38 @@ class Bar:
         """Begin without a bar: work that needs no step shows none."""
         self._progress, self._title = progress, title
         self._task: TaskID | None = None
-        self._printed, self._began = 0.0, time.monotonic()
+        self._began = time.monotonic()
         self._found: int | None = None
+        self._first: tuple[int, float] | None = None
         self._line = ""
 
     def __call__(self, done: int, total: int, label: str = "") -> None:
         """Show that so many steps of all are done; `label` says what the last one was."""
+        global _printed
         clock = time.monotonic()
         if self._found is None or clock - self._began < FOUND_S:
             self._found = done - 1
+        elif self._first is None and done < total:
+            self._first = done, clock - self._began
         left = self._left(done, total, clock - self._began)
         self._line = f"{self._title} {done}/{total} {label}".rstrip()
         if self._progress is not None:
             if self._task is None:
                 self._task = self._progress.add_task(self._title, total=total, left=left, label=label)
             self._progress.update(self._task, completed=done, total=total, left=left, label=label)
-        elif clock - self._printed > PLAIN_EVERY_S or done == total:
+        elif clock - _printed >= PLAIN_EVERY_S:
             out.print(f"{self._line}, {left} left" if left else self._line, markup=False, highlight=False)
-            self._printed = clock
+            _printed = clock
 
     def _left(self, done: int, total: int, seconds: float) -> str:
         """Return the time that is left, or nothing while an estimate would mean nothing."""
         worked = done - (self._found or 0)
-        if worked <= 0 or done >= total or (seconds < ESTIMATE_S and worked < 0.1 * total):
+        if done >= total or worked < max(2, min(ESTIMATE_STEPS, 0.05 * total)):
             return ""
+        if seconds < ESTIMATE_S and worked < 0.1 * total:
+            return ""
+        if self._first is not None and self._first[0] < done:  # the first step compiles
+            worked, seconds = done - self._first[0], seconds - self._first[1]
         return duration(seconds / worked * (total - done))
 
     def leave(self) -> None:
@@ -78,6 +91,9 @@ class Bar:
             out.print(self._line, markup=False, highlight=False)
             self._progress.remove_task(self._task)
 
+
+_printed = float("-inf")
+"""Time of the last plain line of progress."""
 
 _display: Progress | None = None
 """Display that is on the screen now: bars within a bar stand beneath it."""
@@ -110,7 +126,14 @@ def bar(title: str) -> Iterator[Bar]:
             _display = None
 
 
-def plan_line(plan: Plan) -> str:
+def corpus_line(corpus: "Corpus") -> str:
+    """Return the size of a corpus."""
+    hours = sum(u.duration_s for u in corpus.utterances) / 3600
+    nature = ". It is SYNTHETIC speech: nothing it shows holds for people" if corpus.synthetic else ""
+    return f"{corpus.name}: {len(corpus.utterances):,} utterances, {hours:.2f} h of speech{nature}."
+
+
+def plan_line(plan: "Plan") -> str:
     """Return what an extraction will take."""
     time_s = "" if plan.seconds is None else f"{duration(plan.seconds)} and "
     return (
@@ -119,8 +142,11 @@ def plan_line(plan: Plan) -> str:
     )
 
 
-def stores_table(stores: Sequence[StoredFeatures]) -> Table:
+def stores_table(stores: "Sequence[StoredFeatures]") -> Table:
     """Return the table of the stores of a features folder."""
+    from pcl_jax.features.store import StoreError
+    from pcl_jax.features.store import open as open_store
+
     table = Table(box=SIMPLE_HEAD, collapse_padding=True)
     for heading in ("corpus", "view", "digest", "utterances", "values", "size"):
         table.add_column(heading, justify="right" if heading in ("utterances", "size") else "left")
@@ -135,7 +161,7 @@ def stores_table(stores: Sequence[StoredFeatures]) -> Table:
     return table
 
 
-def _shape(values: np.ndarray) -> str:
+def _shape(values: "np.ndarray") -> str:
     axes = [str(size) for size in values.shape]
     if len(axes) > 1:
         axes[0] = "t"
@@ -147,7 +173,7 @@ def ask(question: str) -> bool:
     return sys.stdin.isatty() and out.input(question, markup=False).strip().lower() in ("y", "yes")
 
 
-def extracted_line(extraction: Extraction) -> str:
+def extracted_line(extraction: "Extraction") -> str:
     """Return what was extracted, how fast, and its size on disk."""
     count = max(extraction.computed.values())
     sizes = ", ".join(f"{view} {size(store.bytes_on_disk)}" for view, store in extraction.stores.items())
@@ -192,8 +218,10 @@ def epoch_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def comparison(rows: Sequence[Row], title: str) -> Table:
+def comparison(rows: "Sequence[Row]", title: str) -> Table:
     """Return UAR and WA in % of each method, per view and share of labels: means of these records."""
+    from pcl_jax.runs.summary import METHODS, method_of
+
     table = Table(
         title=f"{escape(title)}\nUAR / WA in %", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
     )
@@ -221,7 +249,7 @@ def comparison(rows: Sequence[Row], title: str) -> Table:
     return table
 
 
-def fold_title(runner: Runner, fold: int) -> str:
+def fold_title(runner: "Runner", fold: int) -> str:
     """Return the protocol of a table of one fold."""
     corpus = runner.corpus
     name = f"{corpus.name} (SYNTHETIC speech)" if corpus.synthetic else corpus.name
@@ -232,17 +260,19 @@ def fold_title(runner: Runner, fold: int) -> str:
     )
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
+def _mean(rows: "Sequence[Row]", name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
 
 
-def task_line(row: Row) -> str:
+def task_line(row: "Row") -> str:
     """Return what a finished run was, and its UAR."""
+    from pcl_jax.runs.summary import METHODS, PROBES, labels, method_of
+
     method = (METHODS | PROBES).get(method_of(row), row["method"])
     return f"UAR {row['uar']:.1%}: {row['title']}, {method}, {labels(row)}"
 
 
-def pretrained_line(row: Row) -> str:
+def pretrained_line(row: "Row") -> str:
     """Return how a pre-training ended."""
     return (
         f"pre-trained {row['epochs']} epochs in {row['seconds']:.0f} s; "

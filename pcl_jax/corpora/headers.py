@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pcl_jax import audio
+from pcl_jax import audio, av_file
 from pcl_jax.audio import AudioError
 from pcl_jax.corpora.utterance import CorpusError, Problem
 
 SUFFIXES = (
-    ".wav", ".flac", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".caf", ".au", ".ogg", ".oga", ".opus", ".mp3"
+    ".wav", ".flac", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".caf", ".au", ".ogg", ".oga", ".opus",
+    ".mp3", *av_file.SUFFIXES,
 )  # fmt: skip
 """Suffixes of audio files; where a recording is there in several formats, the first of them is taken."""
 

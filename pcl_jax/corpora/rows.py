@@ -33,8 +33,12 @@ _REQUIRED = {
 """Columns that a table must have -> reason or remedy."""
 
 
-def read_rows(root: Path) -> tuple[set[str], list[Row]]:
-    """Read the cells of `COLUMNS`, matched without regard to case and surrounding white space.
+def read_rows(root: Path, names: Sequence[str] = COLUMNS) -> tuple[set[str], list[Row]]:
+    """Read the cells of some columns, matched without regard to case and surrounding white space.
+
+    Args:
+        root: The table.
+        names: Columns to read, as far as they are there.
 
     Returns:
         Names of the columns that are there, and the rows.
@@ -44,7 +48,7 @@ def read_rows(root: Path) -> tuple[set[str], list[Row]]:
             misspells one; a row of a CSV file has another number of cells than the header, a stray quote or
             a cell with a line break.
     """
-    readers: dict[str, Callable[[Path], tuple[list[str], Sequence[Row]]]]
+    readers: dict[str, Callable[[Path, Sequence[str]], tuple[list[str], Sequence[Row]]]]
     readers = {".csv": _csv, ".parquet": _parquet}
     suffix = root.suffix.lower()
     if not root.is_file():
@@ -53,7 +57,7 @@ def read_rows(root: Path) -> tuple[set[str], list[Row]]:
         kind = suffix or "file without suffix"
         raise CorpusError(f"{root} is a {kind}; give a .csv or .parquet table")
     try:
-        columns, rows = readers[suffix](root)
+        columns, rows = readers[suffix](root, names)
     except OSError as error:
         raise CorpusError(f"{root} cannot be read ({error.strerror or error})") from error
     if not rows:
@@ -61,17 +65,17 @@ def read_rows(root: Path) -> tuple[set[str], list[Row]]:
     return set(columns), list(rows)
 
 
-def _match(root: Path, header: Sequence[str]) -> dict[str, int]:
-    """Find `COLUMNS` in a header: name -> place."""
+def _match(root: Path, header: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
+    """Find columns in a header: name -> place."""
     names = [tidy(name).casefold() for name in header]
     known = "(it has: " + (", ".join(map(tidy, header)) or "none") + ")"
-    for name in COLUMNS:
+    for name in wanted:
         if names.count(name) > 1:
             raise CorpusError(f"{root} has {names.count(name)} columns {name!r} {known}; keep one")
         if name in names:
             continue
-        others = [other for other in names if other not in COLUMNS]
-        similar = [other for other in others if other.replace(" ", "_") in _SYNONYMS[name].split()]
+        others = [other for other in names if other not in COLUMNS and other not in wanted]
+        similar = [other for other in others if other.replace(" ", "_") in _SYNONYMS.get(name, "").split()]
         similar = similar or get_close_matches(name, others, n=1, cutoff=0.82)
         if similar:
             raise CorpusError(
@@ -83,10 +87,10 @@ def _match(root: Path, header: Sequence[str]) -> dict[str, int]:
             remedy = f"save it with commas, not {separator!r}" if separator else _REQUIRED[name]
             places = (f" {known}", "") if name == "file" else ("", f" {known}")
             raise CorpusError(f"{root} has no column {name!r}{places[0]}; {remedy}{places[1]}")
-    return {name: names.index(name) for name in COLUMNS if name in names}
+    return {name: names.index(name) for name in wanted if name in names}
 
 
-def _csv(root: Path) -> tuple[list[str], list[Row]]:
+def _csv(root: Path, names: Sequence[str]) -> tuple[list[str], list[Row]]:
     try:
         text = root.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +109,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
             if width is None:
                 if _breaks_lines(cells):
                     raise CorpusError(f"{root}: the header has a line break in a cell; remove stray quotes")
-                width, places = len(cells), _match(root, cells)
+                width, places = len(cells), _match(root, cells, names)
                 continue
             records.append(cells)
             row = f"row {len(records)} (line {reader.line_num})"
@@ -119,7 +123,7 @@ def _csv(root: Path) -> tuple[list[str], list[Row]]:
             "quote may be stray, or a cell with quotes or commas not in quotes"
         ) from error
     if width is None:
-        places = _match(root, [])
+        places = _match(root, [], names)
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more rows" if len(faults) > 5 else "")
         raise CorpusError(f"{root}: {shown}. Put cells with commas in quotes, and remove stray quotes")
@@ -131,7 +135,7 @@ def _breaks_lines(cells: Sequence[str]) -> bool:
     return any(len(cell.splitlines()) > 1 or cell.endswith(("\n", "\r")) for cell in cells)
 
 
-def _parquet(root: Path) -> tuple[list[str], list[Row]]:
+def _parquet(root: Path, names: Sequence[str]) -> tuple[list[str], list[Row]]:
     # Only tables in this format pay for the import.
     import pyarrow as pa
     from pyarrow import parquet
@@ -139,7 +143,7 @@ def _parquet(root: Path) -> tuple[list[str], list[Row]]:
     columns: dict[str, list[Any]] = {}
     try:
         table = parquet.read_table(root)
-        for name, place in _match(root, table.column_names).items():
+        for name, place in _match(root, table.column_names, names).items():
             column = table.column(place)
             if pa.types.is_duration(column.type):
                 nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64()).to_pylist()

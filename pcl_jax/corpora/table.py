@@ -117,7 +117,7 @@ def seconds(value: object) -> float | None:
     Raises:
         CorpusError: The value is no time.
     """
-    text = _text(value)
+    text = cell_text(value)
     if text is None:
         return None
     try:
@@ -140,7 +140,7 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
             message = f"{root.name}, row {number}: {what}"
             problems.append(Problem(kind, f"row {number}", message, lost=lost))
 
-        file, speaker, session = (_text(row.get(name)) for name in ("file", "speaker", "session"))
+        file, speaker, session = (cell_text(row.get(name)) for name in ("file", "speaker", "session"))
         if file is None:
             fault("missing", "no file, left out")
             continue
@@ -155,12 +155,12 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
         except CorpusError as error:
             fault("segment", f"{file}: {error}")
             continue
-        emotion = _text(row.get("emotion"))
+        emotion = cell_text(row.get("emotion"))
         if emotion is None and (word := str(row.get("emotion") or "").strip()).lower() in ("none", "null"):
             words[word] += 1
         complete = start_s in (None, 0.0) and end_s is None
-        id = _text(row.get("id")) or (file if complete else f"{file}:{start_s or 0:g}-{_end(end_s)}")
-        path = _find(root.parent, str(row["file"]).strip())
+        id = cell_text(row.get("id")) or (file if complete else f"{file}:{start_s or 0:g}-{_end(end_s)}")
+        path = find_file(root.parent, str(row["file"]).strip())
         segment = _Segment(id, path, speaker, session or "", emotion, start_s or 0.0, end_s)
         if segments.setdefault(id, segment) is not segment:
             again = f"{id!r} is there a second time, left out; give each row its own id"
@@ -171,7 +171,7 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
     return list(segments.values()), problems
 
 
-def _find(folder: Path, file: str) -> Path:
+def find_file(folder: Path, file: str) -> Path:
     """Return the path of a file, as its folder spells it: Unicode has two forms, Windows the backslash."""
     forms = (file, normalize("NFC", file), normalize("NFD", file), file.replace("\\", "/"))
     spellings = [folder / form for form in forms]
@@ -231,6 +231,7 @@ def _end(end_s: float | None) -> str:
     return "" if end_s is None else f"{end_s:g}"
 
 
-def _text(value: Any) -> str | None:
+def cell_text(value: Any) -> str | None:
+    """Return the tidy text of a cell; None where it is blank."""
     text = "" if value is None else tidy(str(value))
     return None if text.lower() in _BLANK else text

@@ -1,10 +1,11 @@
 """Source-filter voice: glottal pulses through the formants of vowels (Fant 1960; Klatt 1980).
 
-It carries an emotion in pitch, loudness, tempo and timbre, and speaks no words.
+It carries an emotion in pitch, loudness, tempo, timbre and articulation, and speaks syllables, no words.
 """
 
 from dataclasses import dataclass
 from math import pi
+from typing import TypeAlias
 
 import numpy as np
 from scipy.signal import lfilter, sosfilt
@@ -24,13 +25,49 @@ VOWELS_HZ = np.array(
     ],
     dtype=np.float64,
 )
+_NEUTRAL_HZ = np.array([500.0, 1500.0, 2500.0, 3500.0])
+"""Formants of a uniform tube of 17 cm, the vowel of a mouth at rest (Fant 1960)."""
 _BANDWIDTHS_HZ = np.array([60.0, 90.0, 150.0, 200.0])
 _TRANSITION_S = 0.01
-# Share of syllables that begin with an unvoiced consonant, share of the syllable that the consonant takes,
-# and its level relative to the voice.
 _CONSONANTS = 0.4
+"""Share of syllables that begin with an unvoiced consonant."""
 _CONSONANT_SHARE = 0.35
+"""Share of such a syllable that its consonant takes."""
 _HISS = 0.25
+"""Level of a consonant relative to the voice."""
+_FINAL = 1.4
+"""Lengthening of the last syllable of a sentence (Klatt 1976)."""
+_WRITTEN = 0.8
+"""Correlation of a pitch accent with the one that the sentence asks for; the rest is the speaker's choice."""
+
+
+@dataclass(frozen=True)
+class Syllable:
+    """Syllable of a sentence: whatever the voice, it is spoken like this."""
+
+    vowel: int
+    """Row of `VOWELS_HZ`."""
+    consonant: bool
+    """Whether it begins with an unvoiced consonant."""
+    accent: float
+    """Height of its pitch accent, in standard deviations of the voice's range."""
+    length: float
+    """Duration relative to the mean syllable."""
+
+
+Sentence: TypeAlias = tuple[Syllable, ...]
+
+
+def draw_sentence(syllables: int, rng: np.random.Generator) -> Sentence:
+    """Draw the syllables of a sentence; the last one is lengthened."""
+    lengths = np.exp(rng.normal(0.0, 0.3, syllables))
+    lengths[-1] *= _FINAL
+    return tuple(
+        Syllable(
+            int(rng.integers(len(VOWELS_HZ))), bool(rng.random() < _CONSONANTS), float(accent), float(length)
+        )
+        for accent, length in zip(rng.normal(0.0, 1.0, syllables), lengths, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -57,14 +94,24 @@ class Manner:
     """Aspiration noise, as a share of the voice."""
     tract: float
     """Formants relative to a man's: about 1.17 for a woman."""
+    precision: float = 1.0
+    """Distance of the vowels from the neutral one, as a share: below 1 is slurred, above 1 very clear."""
+    room_db: float = -62.0
+    """Level of the noise of the room, in dB of full scale."""
 
 
-def speak(manner: Manner, duration_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Synthesise one utterance, float64 `[samples]` at 16 kHz in [-1, 1]; deterministic for a given `rng`."""
-    samples = round(duration_s * SAMPLING_RATE)
-    edges = _syllables(samples, manner.rate_hz, rng)
-    accents_st = rng.normal(0.0, manner.f0_range_st, len(edges) - 1)
-    stress = np.exp(rng.normal(0.0, 0.2, len(edges) - 1) + 0.04 * accents_st)
+def speak(manner: Manner, sentence: Sentence, rng: np.random.Generator) -> np.ndarray:
+    """Synthesise one utterance, float64 `[samples]` at 16 kHz in [-1, 1]; deterministic for a given `rng`.
+
+    Tempo and sentence give its duration.
+    """
+    count = len(sentence)
+    lengths_s = np.array([s.length for s in sentence]) * np.exp(rng.normal(0.0, 0.1, count)) / manner.rate_hz
+    edges = np.round(np.concatenate([[0.0], np.cumsum(lengths_s)]) * SAMPLING_RATE).astype(int)
+    samples = int(edges[-1])
+    accents = _WRITTEN * np.array([s.accent for s in sentence])
+    accents_st = manner.f0_range_st * (accents + (1 - _WRITTEN**2) ** 0.5 * rng.normal(0.0, 1.0, count))
+    stress = np.exp(rng.normal(0.0, 0.2, count) + 0.04 * accents_st)
     centres = (edges[:-1] + edges[1:]) / 2
     time = np.arange(samples)
     semitones = np.interp(time, centres, accents_st) + manner.f0_slope_st * (time / samples - 0.5)
@@ -74,11 +121,11 @@ def speak(manner: Manner, duration_s: float, rng: np.random.Generator) -> np.nda
     hiss = np.zeros(samples)
     envelope = np.zeros(samples)
     state = np.zeros((4, 2))
-    for start, end, loudness in zip(edges[:-1], edges[1:], stress, strict=True):
-        formants = VOWELS_HZ[rng.integers(len(VOWELS_HZ))] * manner.tract * np.exp(rng.normal(0, 0.03, 4))
+    for start, end, loudness, syllable in zip(edges[:-1], edges[1:], stress, sentence, strict=True):
+        vowel = _NEUTRAL_HZ + manner.precision * (VOWELS_HZ[syllable.vowel] - _NEUTRAL_HZ)
+        formants = vowel * manner.tract * np.exp(rng.normal(0, 0.03, 4))
         voice[start:end], state = sosfilt(_resonators(formants), source[start:end], zi=state)
-        # Some syllables begin with an unvoiced consonant.
-        onset = round((end - start) * _CONSONANT_SHARE) if rng.random() < _CONSONANTS else 0
+        onset = round((end - start) * _CONSONANT_SHARE) if syllable.consonant else 0
         window = np.sin(pi * np.arange(onset) / max(1, onset))
         hiss[start : start + onset] = window * np.diff(rng.normal(0.0, _HISS, onset + 1))
         # The vowel opens quickly and closes slowly, and its edges are not quite silent.
@@ -88,16 +135,8 @@ def speak(manner: Manner, duration_s: float, rng: np.random.Generator) -> np.nda
     speech = voice * lfilter([1 - smoothing], [1, -smoothing], envelope)
     speech = speech / np.sqrt(np.mean(speech**2)) + hiss
     speech *= 10 ** (manner.level_db / 20)
-    room = rng.normal(0.0, 10 ** (-62 / 20), samples)
+    room = rng.normal(0.0, 10 ** (manner.room_db / 20), samples)
     return np.tanh(speech + room)  # a loud voice saturates softly, as in a microphone
-
-
-def _syllables(samples: int, rate_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw the syllables' borders, as sample indices int `[syllables + 1]`."""
-    count = max(1, round(samples / SAMPLING_RATE * rate_hz))
-    lengths = np.exp(rng.normal(0.0, 0.3, count))
-    borders = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
-    return np.round(borders * samples).astype(int)
 
 
 def _source(f0_hz: np.ndarray, manner: Manner, rng: np.random.Generator) -> np.ndarray:

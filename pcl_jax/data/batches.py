@@ -43,31 +43,41 @@ def order(seed: int, epoch: int, count: int, *names: int) -> Int[np.ndarray, " _
 def split(rows: Int[np.ndarray, "*r n"], batch: int, *, drop_last: bool) -> list[Int[np.ndarray, "*r b"]]:
     """Cut rows (of each run) into batches; drop the last one, or pad it with -1 (no utterance).
 
-    Fewer rows than a batch are one batch of their number, if they are not dropped.
+    Fewer rows than a batch are one batch of their number, rounded up as sizes are, if they are not dropped.
     """
     *runs, n = rows.shape
-    batch = batch if drop_last else max(1, min(batch, n))
+    batch = batch if drop_last else max(1, min(batch, int(round_up_sizes(np.array([float(n)]))[0])))
     batches = n // batch if drop_last else -(-n // batch)
     rows = _pad_rows(rows[..., : batches * batch], batches * batch)
     return list(np.moveaxis(rows.reshape(*runs, batches, batch), -2, 0))
 
 
-def balanced_batches(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, "batches b"]:
-    """Return places of utterances in batches of about equal duration, so that one program serves them all.
+def evaluation_size(largest: int) -> int:
+    """Return the utterances of a batch in evaluation, so that the largest session fills whole batches.
 
-    A batch may hold one utterance less than the others: its place is -1. No result depends on it.
-
-    >>> balanced_batches(np.arange(130)).shape
-    (3, 44)
+    >>> evaluation_size(95) if jax.default_backend() == "cpu" else 48
+    48
     """
     # The layers of 64 spectrograms stay in a CPU's cache.
-    size = 64 if jax.default_backend() == "cpu" else 256
+    most = 64 if jax.default_backend() == "cpu" else 256
+    return -(-largest // -(-largest // most))
+
+
+def balanced_batches(lengths: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "batches b"]:
+    """Return places of utterances in batches of about equal duration, so that one program serves them all.
+
+    Each batch has `size` places, whatever the number of utterances. Those that are left over hold -1, which
+    costs nothing.
+
+    >>> balanced_batches(np.arange(130), 64).shape
+    (3, 64)
+    """
     count = -(-len(lengths) // size)
     places = np.full(-(-len(lengths) // count) * count, -1)
     places[: len(lengths)] = np.argsort(-lengths, kind="stable")
     batches = places.reshape(-1, count).T
     # Shuffled: in order of length, the first of several devices would get all the long utterances.
-    return batches[:, seeded(0, "dealt").permutation(batches.shape[1])]
+    return _pad_rows(batches[:, seeded(0, "dealt").permutation(batches.shape[1])], size)
 
 
 def _pad_rows(rows: Int[np.ndarray, "*r n"], count: int) -> Int[np.ndarray, "*r m"]:
@@ -129,6 +139,10 @@ def round_up_sizes(needed: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     return np.ceil(needed / step) * step
 
 
+FEW_BATCHES = 8
+"""Batches below which the programs of a fold take longer to compile than the steps of some epochs."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The layout of batches on the devices: fixed for a run, so that few programs are compiled."""
@@ -143,12 +157,24 @@ class Layout:
         return _pad_rows(rows, self.groups * size).reshape(*rows.shape[:-1], self.groups, size)
 
     def capacities(
-        self, lengths: Mapping[str, Int[np.ndarray, " n"]], batches: Sequence[Int[np.ndarray, "*r b"]]
+        self,
+        lengths: Mapping[str, Int[np.ndarray, " n"]],
+        batches: Sequence[Int[np.ndarray, "*r b"]],
+        *,
+        balanced: bool = False,
     ) -> list[tuple[tuple[str, int], ...]]:
         """Return for each batch the frames per group of each time-resolved view, rounded up to a few sizes.
 
         All views of a batch are rounded together, in utterances of average length: their separate sizes would
         meet in many combinations, each a program. Views of a fixed length need no rounding.
+
+        Fewer batches than `FEW_BATCHES` have one size as a rule: that of a full batch, with room for what
+        chance adds to its duration unless they are balanced.
+
+        Args:
+            lengths: The frames of each utterance in each time-resolved view.
+            batches: The rows of each batch (of each run).
+            balanced: The batches have about equal durations, as those of `balanced_batches`.
 
         Raises:
             ValueError: An utterance is longer than the fixed length of its view.
@@ -162,12 +188,13 @@ class Layout:
             # Padding has as many frames: the encoder reshapes a group to utterances of one length.
             slot = int(slot_frames(np.array([frames]))[0])
             capacities[view] = [rows.shape[-1] * slot for rows in placed]
-        capacities |= _ragged_capacities({v: lengths[v] for v in lengths if v not in fixed}, placed)
+        ragged = {view: lengths[view] for view in lengths if view not in fixed}
+        capacities |= _ragged_capacities(ragged, placed, balanced)
         return [tuple((view, capacities[view][i]) for view in lengths) for i in range(len(batches))]
 
 
 def _ragged_capacities(
-    lengths: Mapping[str, Int[np.ndarray, " n"]], placed: Sequence[Int[np.ndarray, "*r g b"]]
+    lengths: Mapping[str, Int[np.ndarray, " n"]], placed: Sequence[Int[np.ndarray, "*r g b"]], balanced: bool
 ) -> dict[str, list[int]]:
     """Return the frames that the fullest group of each batch needs, rounded up for all views together."""
     if not lengths:
@@ -178,7 +205,12 @@ def _ragged_capacities(
         [sizes[rows].sum(axis=-1).max() / average[view] for rows in placed]
         for view, sizes in slot_sizes.items()
     ]
-    rounded = round_up_sizes(np.max(utterances, axis=0))
+    needed = np.max(utterances, axis=0)
+    if len(placed) < FEW_BATCHES:
+        full = float(placed[0].shape[-1] if balanced else max((r >= 0).sum(axis=-1).max() for r in placed))
+        # The sum of n lengths varies by sqrt(n) of their deviation, and that is half an utterance or less.
+        needed = np.maximum(needed, full if balanced else full + np.sqrt(full))
+    rounded = round_up_sizes(needed)
     return {
         view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
         for view in lengths

@@ -1,10 +1,11 @@
 """The data of one fold, ready to train: normalised features on the device, or read from disk on the way."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,9 +18,9 @@ from pcl_jax.arrays import Array, aligned
 from pcl_jax.config import SubsetName
 from pcl_jax.corpora.folds import Fold
 from pcl_jax.corpora.utterance import Corpus, Utterance
-from pcl_jax.data.batches import Layout, Packed, gather, round_up_sizes, split
+from pcl_jax.data.batches import Layout, Packed, round_up_sizes, split
 from pcl_jax.data.normalise import Normaliser
-from pcl_jax.data.ragged import Ragged
+from pcl_jax.data.ragged import IndexedFrames, Ragged, slot_frames
 from pcl_jax.devices import put, replicated, sharded
 from pcl_jax.features.store import Store
 
@@ -72,6 +73,12 @@ class FoldData:
     def every_row(self) -> Int[np.ndarray, " _"]:
         """The rows of all utterances of the fold, without extra corpora."""
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
+
+    @cached_property
+    def largest_session(self) -> int:
+        """The number of labelled utterances in the largest session of the corpus: the same for all folds."""
+        labelled = (u.session for u in self.corpus.utterances if self.corpus.label(u) is not None)
+        return max(Counter(labelled).values(), default=1)
 
     @property
     def extra(self) -> Int[np.ndarray, " _"]:
@@ -138,18 +145,26 @@ class FoldData:
             yield values[start : start + length]
 
     def example(self) -> dict[str, Ragged | Array]:
-        """Return the features of one training utterance, from which initialisation takes its shapes."""
-        rows = self.train[:1]
-        layout = self.undivided().layout
-        (capacity,) = layout.capacities(self.lengths, [rows])
-        (read,) = self._read([rows])
-        # Not compiled: hidden states are passed by reference here, and a program would copy them.
-        return gather(
-            {**self.features, **read},
-            layout.place(rows),
-            capacity=dict(capacity),
-            fixed_lengths=layout.fixed_lengths,
-        )
+        """Return zeros in the shape of one utterance, from which initialisation takes its shapes.
+
+        Its length is the same for all folds, so that they share the programs of initialisation.
+        """
+        stored = {view: packed.values for view, packed in self.features.items()}
+        stored |= {view: store[self.ids[0]] for view, store in self.on_disk.items()}
+        fixed, found = dict(self.layout.fixed_lengths), {}
+        for view, values in stored.items():
+            axes = values.shape[1:]
+            if view not in self.lengths:
+                found[view] = np.zeros((1, *axes), np.float32)
+                continue
+            lengths = np.array([[fixed.get(view, 1)]], np.int32)
+            size = int(slot_frames(lengths).sum())
+            owner, position = np.zeros((1, size), np.int32), np.arange(size, dtype=np.int32)[None]
+            frames = np.zeros((1, size, *axes), np.float32)
+            if len(axes) == 2:
+                frames = IndexedFrames(np.zeros((1, *axes), values.dtype), owner)
+            found[view] = Ragged(frames, owner, position, lengths)
+        return found
 
     def labelled(self, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
         """Return the rows whose emotion is a target."""
@@ -165,7 +180,13 @@ class FoldData:
         return np.array([numbers[u.id] for u in utterances], int)
 
     def batches(
-        self, rows: Int[np.ndarray, "*r _"], batch: int, mesh: Mesh, *, drop_last: bool
+        self,
+        rows: Int[np.ndarray, "*r _"],
+        batch: int,
+        mesh: Mesh,
+        *,
+        drop_last: bool,
+        balanced: bool = False,
     ) -> Iterator[Batch]:
         """Yield batches of the given rows, in order; of each run, if each has its rows.
 
@@ -176,6 +197,7 @@ class FoldData:
             batch: Utterances per batch (and run).
             mesh: The devices that share each batch, or the runs.
             drop_last: Drop the last, smaller batch; otherwise pad it with -1.
+            balanced: The batches have about equal durations.
         """
         cut = split(rows, batch, drop_last=drop_last)
         whole = rows.ndim == 1 and self.layout.groups == 1  # no groups and no runs to share out
@@ -185,7 +207,7 @@ class FoldData:
         read = repeat(({}, 0.0), len(cut))
         if self.on_disk:
             read = _prefetch(put(features, replicated(mesh)) for features in self._read(cut))
-        capacities = self.layout.capacities(self.lengths, cut)
+        capacities = self.layout.capacities(self.lengths, cut, balanced=balanced)
         for batch_rows, capacity, count, (features, waited_s) in zip(
             placed, capacities, counts, read, strict=True
         ):

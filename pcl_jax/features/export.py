@@ -1,6 +1,6 @@
 """Write features for other tools: CSV, Parquet or .npy, with audformat's index."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ def export(corpus: Corpus, view: str, stored: Store, to: Path) -> int:
             vectors = np.stack([_vector(stored[u.id]) for u in utterances])
             names = egemaps.names() if view == "egemaps" else [f"{view}-{i}" for i in range(vectors.shape[1])]
             columns = dict(zip(names, vectors.T, strict=True))
-            _write(to, _index(utterances, times=to.suffix == ".parquet") | columns)
+            write_table(to, _index(utterances, times=to.suffix == ".parquet") | columns)
         else:
             to.mkdir(parents=True, exist_ok=True)
             files = [f"{number:06d}.npy" for number in range(len(utterances))]
             for utterance, file in zip(utterances, files, strict=True):
                 np.save(to / file, stored[utterance.id])
-            _write(to / "index.csv", _index(utterances, times=False) | {"features": files})
+            write_table(to / "index.csv", _index(utterances, times=False) | {"features": files})
     except OSError as error:
         raise StoreError(f"{to}: cannot be written ({error.strerror or error})") from error
     return len(utterances)
@@ -61,11 +61,28 @@ def _vector(values: np.ndarray) -> np.ndarray:
 
 def _index(utterances: list[Utterance], *, times: bool) -> dict[str, Any]:
     """Return the index columns; `end` is missing where the utterance ends with its file, as in audformat."""
-    index: dict[str, Any] = {"file": [str(u.path) for u in utterances]}
-    for name, values in (("start", [u.start_s for u in utterances]), ("end", [u.end_s for u in utterances])):
+    segments = [(u.start_s, u.end_s) for u in utterances]
+    return index([str(u.path) for u in utterances], segments, times=times) | {
+        "id": [u.id for u in utterances]
+    }
+
+
+def index(
+    files: Sequence[str], segments: Sequence[tuple[float, float | None]], *, times: bool
+) -> dict[str, Any]:
+    """Return audformat's index columns `file`, `start` and `end`.
+
+    Args:
+        files: File of each row.
+        segments: Start and end of each row in seconds; no end is missing.
+        times: Whether times become durations, for Parquet; else text that pandas reads.
+    """
+    columns: dict[str, Any] = {"file": list(files)}
+    for place, name in enumerate(("start", "end")):
+        values = [segment[place] for segment in segments]
         whole = [None if value is None else round(value * 1e9) for value in values]
-        index[name] = pa.array(whole, pa.duration("ns")) if times else [_time(ns) for ns in whole]
-    return index | {"id": [u.id for u in utterances]}
+        columns[name] = pa.array(whole, pa.duration("ns")) if times else [_time(ns) for ns in whole]
+    return columns
 
 
 def _time(nanoseconds: int | None) -> str:
@@ -77,7 +94,26 @@ def _time(nanoseconds: int | None) -> str:
     return f"{hours // 24} days {hours % 24:02}:{minutes:02}:{rest / 1e9:012.9f}"
 
 
-def _write(to: Path, columns: Mapping[str, Any]) -> None:
+def write_table(to: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns as `.parquet` or CSV, all or nothing. Raises: OSError."""
     write = parquet.write_table if to.suffix == ".parquet" else csv.write_csv
     with replacing(to) as file:
         write(pa.table(dict(columns)), file)
+
+
+def write_batches(to: Path, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table that comes in parts as `.parquet` or CSV, all or nothing, in bounded memory.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    writer: parquet.ParquetWriter | csv.CSVWriter | None = None
+    with replacing(to) as file:
+        for columns in batches:
+            part = pa.table(dict(columns))
+            if writer is None:
+                make = parquet.ParquetWriter if to.suffix == ".parquet" else csv.CSVWriter
+                writer = make(file, part.schema)
+            writer.write_table(part)
+        if writer is not None:
+            writer.close()

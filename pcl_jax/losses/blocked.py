@@ -31,6 +31,8 @@ class Rows(NamedTuple):
     anchor_present: Bool[Array, "k n"] | None
     candidate_present: Bool[Array, "k m"] | None
     offset: Int[Array, ""] | int  # index, among the candidates, of the first anchor
+    anchor_group: Int[Array, " n"] | None = None  # an anchor's negatives are the candidates of its group
+    candidate_group: Int[Array, " m"] | None = None
 
 
 class Negatives(NamedTuple):
@@ -46,6 +48,8 @@ def sum_negatives(rows: Rows) -> Negatives:
     n, m = rows.anchors.shape[1], rows.candidates.shape[1]
     s = similarities(rows.anchors, rows.candidates)
     is_negative = (rows.offset + jnp.arange(n)[:, None] != jnp.arange(m)[None])[None]
+    if rows.anchor_group is not None and rows.candidate_group is not None:
+        is_negative &= (rows.anchor_group[:, None] == rows.candidate_group[None])[None]
     a, c = rows.anchor_present, rows.candidate_present
     return Negatives(
         logsumexp(
@@ -136,6 +140,8 @@ def _backward(block_size, residuals, gradients):
         anchor_present=None,
         candidate_present=None,
         offset=None,
+        anchor_group=None,
+        candidate_group=None,
     )
     return (jax.tree.map(_differentiated_once, derivative),)
 
@@ -164,6 +170,7 @@ class _Side(NamedTuple):
     positive: Float[Array, "p n"]
     present: Bool[Array, "k n"]
     position: Int[Array, "1 n"]
+    group: Int[Array, "1 n"]
 
 
 def _tile(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, " t"], Int[Array, " t"]]]:
@@ -172,8 +179,10 @@ def _tile(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, "
     a, c = rows.anchor_present, rows.candidate_present
     a = jnp.ones(rows.anchors.shape[:2], bool) if a is None else a
     c = jnp.ones(rows.candidates.shape[:2], bool) if c is None else c
-    anchors = _Side(rows.anchors, rows.anchor_positive, a, rows.offset + jnp.arange(n)[None])
-    candidates = _Side(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None])
+    one = jnp.zeros(n, int), jnp.zeros(m, int)  # without groups all rows are of one
+    g, h = (rows.anchor_group, rows.candidate_group) if rows.anchor_group is not None else one
+    anchors = _Side(rows.anchors, rows.anchor_positive, a, rows.offset + jnp.arange(n)[None], g[None])
+    candidates = _Side(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None], h[None])
     starts = jnp.meshgrid(jnp.arange(0, n, block_size), jnp.arange(0, m, block_size), indexing="ij")
     return (
         _pad(anchors, block_size),
@@ -201,7 +210,7 @@ def _logits(rows: Rows, anchors: _Side, candidates: _Side):
     """Compute a tile's logits minus those of the positives, in both directions, and the negatives' masks."""
     i, j = pair_indices(rows.anchors.shape[0])
     s = similarities(anchors.rows, candidates.rows)
-    is_negative = (candidates.position != anchors.position.T)[None]
+    is_negative = ((candidates.position != anchors.position.T) & (candidates.group == anchors.group.T))[None]
     in_forward = is_negative & candidates.present[j][:, None, :]
     in_backward = is_negative & anchors.present[i][:, :, None]
     forward = (s - anchors.positive[:, :, None]) / rows.forward_temperature[:, None, None]

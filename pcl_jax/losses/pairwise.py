@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num, Real
+from jaxtyping import Array, Float, Int, Num, Real
 
 from . import blocked
 from . import temperature as temperatures
@@ -110,6 +110,7 @@ def pairwise_nt_xent(
     temperature: Temperature = 0.5,
     mask: Mask | None = None,
     pair_weights: Real[ArrayLike, "k k"] | None = None,
+    groups: Int[ArrayLike, " n"] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
@@ -144,6 +145,10 @@ def pairwise_nt_xent(
             ignored. The mean over directions becomes $\sum w_{ij} CE_{ij} / \sum w_{ij}$, so that only
             proportions matter. The default is all ones. Ones in row 0 and column 0 only compare all views
             with the first (CMC's "core view"); a single 1 gives `4 * nt_xent`.
+        groups: `[n]`, the group of each row, its speaker for example: the negatives of an anchor are then the
+            other rows of its group alone, so that what tells groups apart does not help to tell rows apart. A
+            row that is alone in its group has no negatives, and loss 0. Chance is the mean of the ln of the
+            groups' sizes. One group for all is the loss without groups.
         axis_name: The mesh axis (or axes) of `jax.shard_map`, `jax.pmap` or `jax.vmap` over which the batch
             is split into equal parts. The negatives are then those of all devices, and each device returns
             the loss of the whole batch. See "Several devices".
@@ -200,6 +205,7 @@ def pairwise_nt_xent(
         temperature=temperature,
         mask=mask,
         pair_weights=pair_weights,
+        groups=groups,
         axis_name=axis_name,
         block_size=block_size,
     )
@@ -211,6 +217,7 @@ def mean_directional_ce(
     temperature: Temperature = 0.5,
     mask: Mask | None = None,
     pair_weights: Real[ArrayLike, "k k"] | None = None,
+    groups: Int[ArrayLike, " n"] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
@@ -226,6 +233,7 @@ def mean_directional_ce(
         temperature: $\tau > 0$, a scalar or `[k, k]`.
         mask: `[n]` or `[k, n]`, False where a row is absent.
         pair_weights: `[k, k]`, one per direction; only proportions matter.
+        groups: `[n]`, the group of each row; negatives are of the anchor's group.
         axis_name: The mesh axis over which the batch is split.
         block_size: Side of the tiles that are held instead of whole matrices.
 
@@ -253,16 +261,20 @@ def mean_directional_ce(
     z = stack(views)
     if len(z) < 2:
         raise ValueError(f"a pairwise loss needs at least two views, got {len(z)}")
-    return _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_size)
+    return _mean_directional_ce(z, temperature, mask, pair_weights, groups, axis_name, block_size)
 
 
 @partial(jax.jit, static_argnames=("axis_name", "block_size"))
-def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_size):
+def _mean_directional_ce(z, temperature, mask, pair_weights, groups, axis_name, block_size):
     k, n, _ = z.shape
     tau = jnp.broadcast_to(temperatures.as_temperature(temperature, z, (), (k, k)), (k, k))
     weights = jnp.ones((k, k), z.dtype) if pair_weights is None else jnp.asarray(pair_weights, z.dtype)
     if weights.shape != (k, k):
         raise ValueError(f"pair_weights must have shape [k, k] = {(k, k)}, got {weights.shape}")
+    if groups is not None:
+        groups = jnp.asarray(groups)
+        if groups.shape != (n,):
+            raise ValueError(f"groups must have shape [n] = {(n,)}, got {groups.shape}")
     present = broadcast_mask(mask, k, n)
     z = normalise(z, present)
 
@@ -281,6 +293,8 @@ def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_si
         anchor_present=present,
         candidate_present=present,
         offset=0,
+        anchor_group=groups,
+        candidate_group=groups,
     )
     if axis_name is not None:
         gather = partial(lax.all_gather, axis_name=axis_name, axis=1, tiled=True)
@@ -288,6 +302,7 @@ def _mean_directional_ce(z, temperature, mask, pair_weights, axis_name, block_si
             candidates=gather(z),
             candidate_positive=gather(positive),
             candidate_present=None if present is None else gather(present),
+            candidate_group=None if groups is None else lax.all_gather(groups, axis_name, tiled=True),
             offset=lax.axis_index(axis_name).astype(int) * n,
         )
     negatives: blocked.Negatives

@@ -35,13 +35,24 @@ class PretrainingNetworks:
         """The names of the views, in the order of the encoders."""
         return tuple(view for view, _ in self.encoders)
 
-    def init(self, features: Features, *, seed: int) -> tuple[Variables, Variables]:
-        """Return parameters and batch statistics; those of a view depend on the seed and its name alone."""
+    def keys(self, *names: int, seed: int) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Return the keys that draw the encoder and the head of each view.
+
+        They depend on the seed, the view's name and `names` (the fold) alone.
+        """
+        parts = "encoder", "head"
+        return {v: tuple(named_key(seed, part, v, *names) for part in parts) for v in self.views}
+
+    def init(
+        self, features: Features, keys: Mapping[str, tuple[jax.Array, jax.Array]]
+    ) -> tuple[Variables, Variables]:
+        """Draw parameters and batch statistics from `keys`; the features give the shapes."""
         params: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
         statistics = {}
         for view, encoder in self.encoders:
-            keys = named_key(seed, "encoder", view), named_key(seed, "head", view)
-            params["encoder"][view], variables = init(encoder, self.head, features[view], *keys)
+            example, (encoder_key, head_key) = features[view], keys[view]
+            params["encoder"][view] = init_encoder(encoder, example, encoder_key)
+            variables = init_head(self.head, head_key, width=representation_width(encoder, example))
             params["head"][view] = variables["params"]
             statistics[view] = variables["batch_stats"]
         return params, statistics
@@ -124,6 +135,21 @@ def predict(
     return jax.nn.log_softmax(compute_logits(model, params, scale, features), axis=-1)
 
 
+def classify(
+    params: Variables, scale: Scale, representations: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "n c"]:
+    """Return the logits of representations on the host: `compute_logits` after the encoder, and no program.
+
+    Args:
+        params: The parameters of the classifier.
+        scale: The map of the representation.
+        representations: Those of an encoder.
+    """
+    (layer,) = params.values()
+    scaled = (representations - np.asarray(scale.mean)) * np.asarray(scale.scale)
+    return scaled @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+
 class Precomputed(nn.Module):
     """The identity encoder, for representations that were computed before."""
 
@@ -140,17 +166,19 @@ def encode(
     return cast(jax.Array, encoder.apply({"params": params}, features, train=key is not None, rngs=rngs))
 
 
-@partial(jax.jit, static_argnames=("encoder", "head"))
-def init(
-    encoder: nn.Module,
-    head: nn.Module,
-    features: Ragged | Array,
-    encoder_key: jax.Array,
-    head_key: jax.Array,
-) -> tuple[Variables, Variables]:
-    """Draw the parameters of an encoder, and the variables of a head on its representations.
+@partial(jax.jit, static_argnames="encoder")
+def init_encoder(encoder: nn.Module, features: Ragged | Array, key: jax.Array) -> Variables:
+    """Draw the parameters of an encoder; the features give the shapes."""
+    return encoder.init(key, features)["params"]
 
-    It is one program, whatever the keys; the features give the shapes.
-    """
-    representation, variables = encoder.init_with_output(encoder_key, features)
-    return variables["params"], head.init(head_key, representation)
+
+@partial(jax.jit, static_argnames=("head", "width"))
+def init_head(head: nn.Module, key: jax.Array, *, width: int) -> Variables:
+    """Draw the variables of a head on representations `[n, width]`: one program for views of one width."""
+    return head.init(key, jnp.zeros((1, width)))
+
+
+def representation_width(encoder: nn.Module, features: Ragged | Array) -> int:
+    """Return the width of the representations `[n, d]` of an encoder."""
+    shapes = jax.eval_shape(lambda: encoder.init_with_output(jax.random.key(0), features))
+    return shapes[0].shape[-1]

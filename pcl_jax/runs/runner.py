@@ -298,7 +298,7 @@ class Runner(Workspace):
         data, network = self.data(spec), self.network(spec.view, spec.settings)
         if source == "random":
             example = data.example()[spec.view]
-            params = finetuning.init_params(network, example, seed=self.protocol.seed)["encoder"]
+            params = finetuning.init_params(network, example, spec.fold, seed=self.protocol.seed)["encoder"]
         elif source == "supervised":
             path = self.ledger.folder(spec) / checkpoint.FINETUNED
             params = checkpoint.load_arrays(path)[0]["encoder"]

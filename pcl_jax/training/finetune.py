@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
@@ -24,11 +24,20 @@ from pcl_jax.data.fold import FoldData
 from pcl_jax.data.ragged import Ragged
 from pcl_jax.devices import fetch, put, replicated
 from pcl_jax.evaluation.metrics import uar
-from pcl_jax.models.networks import ClassifierNetwork, Precomputed, Scale, init
-from pcl_jax.rng import named_key
+from pcl_jax.models.networks import (
+    ClassifierNetwork,
+    Precomputed,
+    Scale,
+    classify,
+    init_encoder,
+    init_head,
+    representation_width,
+)
+from pcl_jax.rng import named_key, stack_keys
 from pcl_jax.training import finetune_step
 from pcl_jax.training.epoch import Epoch, train_epoch
-from pcl_jax.training.parallel_runs import keep_better, pad_runs, place_runs, start_runs
+from pcl_jax.training.optimiser import init_state
+from pcl_jax.training.parallel_runs import pad_runs, place_runs
 from pcl_jax.training.represent import map_utterances, represent
 from pcl_jax.training.stopping import Patience, Plateau
 
@@ -61,9 +70,10 @@ class Finetuned(NamedTuple):
 
 def init_params(model: ClassifierNetwork, example: Ragged | Array, *names: int, seed: int) -> Variables:
     """Draw parameters, named by the seed, the view and `names` (fold and repeat)."""
-    keys = (named_key(seed, part, model.view, *names) for part in ("encoder", "classifier"))
-    encoder, classifier = init(model.encoder, model.classifier, example, *keys)
-    return {"encoder": encoder, "classifier": classifier["params"]}
+    keys = [named_key(seed, part, model.view, *names) for part in ("encoder", "classifier")]
+    width = representation_width(model.encoder, example)
+    classifier = init_head(model.classifier, keys[1], width=width)["params"]
+    return {"encoder": init_encoder(model.encoder, example, keys[0]), "classifier": classifier}
 
 
 def finetune(
@@ -99,17 +109,15 @@ def finetune(
     data = data.select_view(model.view)
     _check_labelled(data, runs)
     starts, inputs = _prepare(data, model, runs, config, frozen=frozen, seed=seed, mesh=mesh)
-    padded, starts, scales = (pad_runs(values, mesh.size) for values in (runs, starts, inputs.scales))
-    inputs = inputs._replace(scales=place_runs(scales, mesh))
-    best, progress = _train(inputs, padded, place_runs(starts, mesh), len(runs), config, seed)
-    tested = _predict(inputs, best, data.labelled(data.test))
-    best, scales = fetch((best, inputs.scales))
+    padded, starts = pad_runs(runs, mesh.size), pad_runs(starts, mesh.size)
+    inputs = inputs._replace(scales=pad_runs(inputs.scales, mesh.size))
+    progress = _train(inputs, padded, starts, len(runs), config, seed)
+    tested = _predict(inputs, place_runs([run.best for run in progress], mesh), data.labelled(data.test))
     outcomes = []
-    for i in range(len(runs)):
-        params, scale = jax.tree.map(lambda leaf, i=i: leaf[i], (best, scales))
-        run = progress[i]
+    for run, scale, test in zip(progress[: len(runs)], inputs.scales, tested, strict=False):
         assert run.validation is not None  # the first epoch is better than none
-        outcome = params | inputs.kept, scale, run.validation, tested[i], run.best_epoch, run.history
+        scale = Scale(*(np.asarray(part, np.float32) for part in scale))
+        outcome = run.best | inputs.kept, scale, run.validation, test, run.best_epoch, run.history
         outcomes.append(Finetuned(*outcome))
     return outcomes
 
@@ -139,13 +147,17 @@ class _Inputs(NamedTuple):
     """Everything that the runs of a program share while they train."""
 
     training: _Network
-    evaluation: _Network
-    """Without dropout a frozen encoder is a fixed map: its representations are features here."""
+    vectors: Float[np.ndarray, "n d"] | None
+    """The representations of a frozen encoder, for evaluation: without dropout it is a fixed map."""
     kept: Variables
     """The parameters of a frozen encoder, as they came."""
-    scales: Any
+    scales: Sequence[Scale]
     """The scale of each run."""
     mesh: Mesh
+
+    def place_scales(self) -> Scale:
+        """Return the scales of all runs on the devices."""
+        return place_runs(self.scales, self.mesh)
 
 
 def _prepare(
@@ -164,45 +176,48 @@ def _prepare(
     for params, run in zip(starts, runs, strict=True):
         if run.pretrained is not None:
             params["encoder"] = run.pretrained
-    scales = [Scale() for _ in runs]
+    scales: Sequence[Scale] = [Scale() for _ in runs]
     tuned = _Network(data.undivided(), model, {})
     if not frozen:
         if config.standardise:
             scales = [Scale.fit(represent(data, model, p["encoder"], data.train, mesh)) for p in starts]
-        return starts, _Inputs(tuned, tuned, {}, scales, mesh)
+        return starts, _Inputs(tuned, None, {}, scales, mesh)
     kept = {"encoder": [params.pop("encoder") for params in starts][-1]}
-    placed = put(kept, replicated(mesh))
-    vectors = represent(data, model, placed["encoder"], data.every_row, mesh)
+    vectors = represent(data, model, kept["encoder"], data.every_row, mesh)
     if config.standardise:
         scales = [Scale.fit(vectors[data.train])] * len(runs)
-    evaluation = _Network(
-        tuned.data.with_vectors(vectors, mesh), model._replace(encoder=Precomputed()), {"encoder": {}}
-    )
-    training = tuned._replace(frozen=placed) if config.frozen_dropout else evaluation
-    return starts, _Inputs(training, evaluation, kept, scales, mesh)
+    training = tuned._replace(frozen=put(kept, replicated(mesh)))
+    if not config.frozen_dropout:
+        network = model._replace(encoder=Precomputed())
+        training = _Network(tuned.data.with_vectors(vectors, mesh), network, {"encoder": {}})
+    return starts, _Inputs(training, vectors, kept, scales, mesh)
 
 
 @dataclass
 class _RunProgress:
     """The progress of one run: early stopping, learning rate, history."""
 
+    best: Variables
+    """The parameters of the best epoch, on the host."""
     patience: Patience = field(default_factory=Patience)
     plateau: Plateau = field(default_factory=Plateau)
     best_epoch: int = 0
     validation: Float[np.ndarray, "n c"] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def update(self, row: dict[str, Any], predicted: Float[np.ndarray, "n c"], config: Finetuning) -> bool:
-        """Record one more epoch; return whether it was the best."""
+    def update(
+        self, row: dict[str, Any], predicted: Float[np.ndarray, "n c"], params: Variables, config: Finetuning
+    ) -> None:
+        """Record one more epoch, and keep its parameters if it is the best."""
         self.history.append(row)
         error = 1 - row["validation_uar"]
         self.patience = self.patience.update(error)
         self.plateau = self.plateau.update(
             error, factor=config.plateau_factor, patience=config.plateau_patience
         )
-        if improved := self.patience.stalled == 0:
+        if self.patience.stalled == 0:
+            self.best = jax.tree.map(np.array, params)  # a copy: not a view of the parameters of all runs
             self.best_epoch, self.validation = row["epoch"], predicted
-        return improved
 
     def is_over(self, config: Finetuning) -> bool:
         """Return whether early stopping has come."""
@@ -210,32 +225,37 @@ class _RunProgress:
 
 
 def _train(
-    inputs: _Inputs, runs: Sequence[Run], params: Variables, requested: int, config: Finetuning, seed: int
-) -> tuple[Variables, list[_RunProgress]]:
-    """Train all runs until each has stopped; return the best parameters `[r, ...]` and the progress of each.
+    inputs: _Inputs,
+    runs: Sequence[Run],
+    starts: Sequence[Variables],
+    requested: int,
+    config: Finetuning,
+    seed: int,
+) -> list[_RunProgress]:
+    """Train all runs until each has stopped; return the progress of each.
 
     `requested` is the number of runs without the copies that fill the devices.
     """
     (data, model, frozen), mesh = inputs.training, inputs.mesh
     fold, validation = data.fold.test_session, data.labelled(data.validation)
     truth = data.labels[validation]
-    states, best = start_runs(params, mesh=mesh), params
+    states, scales = place_runs([init_state(params, {}) for params in starts], mesh), inputs.place_scales()
     labels = put(data.labels.astype(np.int32), replicated(mesh))
-    keys = jnp.stack([named_key(seed, "finetuning dropout", model.view, fold, run.repeat) for run in runs])
-    progress = [_RunProgress() for _ in runs]
+    keys = stack_keys(seed, [("finetuning dropout", model.view, fold, run.repeat) for run in runs])
+    progress = [_RunProgress(params) for params in starts]
     for number in range(1, config.epochs + 1):
         began = time.perf_counter()
         rates = np.array([config.learning_rate * run.plateau.scale for run in progress], np.float32)
         shuffled = np.stack([run.rows[order(seed, number, len(run.rows), fold, run.repeat)] for run in runs])
         batches = data.batches(shuffled, config.batch, mesh, drop_last=False)
         trained = train_epoch(
-            finetune_step.train, states, data, batches, inputs.scales, rates, keys, frozen, labels,
+            finetune_step.train, states, data, batches, scales, rates, keys, frozen, labels,
             model=model, mesh=mesh,
         )  # fmt: skip
         states = trained.state
         predicted = _predict(inputs, states.params, validation)
         seconds = (time.perf_counter() - began) / requested
-        improved = np.zeros(len(runs), bool)
+        params = fetch(states.params)
         for i, run in enumerate(progress):
             if run.is_over(config):
                 continue  # stopped early: later updates are discarded
@@ -246,11 +266,10 @@ def _train(
                 "learning_rate": float(rates[i]),
                 "seconds": seconds,
             }
-            improved[i] = run.update(row, predicted[i], config)
-        best = keep_better(improved, states.params, best)
+            run.update(row, predicted[i], jax.tree.map(itemgetter(i), params), config)
         if all(run.is_over(config) for run in progress):
             break
-    return best, progress
+    return progress
 
 
 def _finite_loss(trained: Epoch, run: int, number: int, name: str) -> float:
@@ -269,7 +288,29 @@ def _predict(inputs: _Inputs, params: Variables, rows: Int[np.ndarray, " n"]) ->
 
     The softmax is in float64, so that two logits which differ still differ: the largest is the prediction.
     """
-    data, model, frozen = inputs.evaluation
-    function = partial(finetune_step.predict, params, frozen, inputs.scales, model=model, mesh=inputs.mesh)
-    logits = map_utterances(data, rows, inputs.mesh, function)
-    return log_softmax(logits.swapaxes(0, 1).astype(np.float64), axis=-1)
+    logits = _classify_on_host if inputs.vectors is not None or len(inputs.scales) == 1 else _predict_runs
+    return log_softmax(logits(inputs, params, rows).astype(np.float64), axis=-1)
+
+
+def _classify_on_host(
+    inputs: _Inputs, params: Variables, rows: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "r n c"]:
+    """Return logits of representations on the host: of frozen encoders, or by the program of `represent`."""
+    params = fetch(params)
+    if inputs.vectors is None:
+        data, model, _ = inputs.training
+        encoder = jax.tree.map(itemgetter(0), params["encoder"])
+        representations = represent(data, model, encoder, rows, inputs.mesh)
+    else:
+        representations = inputs.vectors[rows]
+    layers = [jax.tree.map(itemgetter(i), params["classifier"]) for i in range(len(inputs.scales))]
+    return np.stack([classify(*run, representations) for run in zip(layers, inputs.scales, strict=True)])
+
+
+def _predict_runs(
+    inputs: _Inputs, params: Variables, rows: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "r n c"]:
+    """Return logits of several runs by one program, which computes them beside the representations."""
+    data, model, _ = inputs.training
+    function = partial(finetune_step.predict, params, inputs.place_scales(), model=model, mesh=inputs.mesh)
+    return map_utterances(data, rows, inputs.mesh, function).swapaxes(0, 1)

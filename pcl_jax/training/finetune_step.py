@@ -63,12 +63,12 @@ def train(
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def predict(params, frozen, scales, packed, rows, *, capacity, fixed_lengths, model, mesh):
+def predict(params, scales, packed, rows, *, capacity, fixed_lengths, model, mesh):
     """Return the logits `[n, r, c]` of one batch for all runs; a device gathers it once."""
 
-    def one(params, scale, frozen, features):
-        return compute_logits(model, params | frozen, scale, features)
+    def one(params, scale, features):
+        return compute_logits(model, params, scale, features)
 
     features = gather(packed, rows, capacity=dict(capacity), fixed_lengths=fixed_lengths)[model.view]
     sequential = jax.default_backend() == "cpu"  # the layers of one run stay in the cache
-    return map_runs(one, mesh, (params, scales), frozen, features, sequential=sequential).swapaxes(0, 1)
+    return map_runs(one, mesh, (params, scales), features, sequential=sequential).swapaxes(0, 1)

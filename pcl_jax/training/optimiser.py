@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pcl_jax.arrays import Array, Variables
@@ -17,7 +17,7 @@ class TrainState(NamedTuple):
     statistics: Variables
     """Running batch statistics of the projection heads; {} without heads."""
     moments: optax.OptState
-    step: jax.Array
+    step: Array
 
 
 ADAM = optax.scale_by_adam()
@@ -25,8 +25,9 @@ ADAM = optax.scale_by_adam()
 
 
 def init_state(params: Variables, statistics: Variables) -> TrainState:
-    """Return the state before the first step."""
-    return TrainState(params, statistics, ADAM.init(params), jnp.zeros((), jnp.int32))
+    """Return the state before the first step: `ADAM.init` is zero, and zeros need no program."""
+    moments = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(ADAM.init, params))
+    return TrainState(params, statistics, moments, np.zeros((), np.int32))
 
 
 def apply_gradient(

@@ -1,21 +1,16 @@
 """Independent runs as one program: the devices share them out, and each trains its own (axis `r`)."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool
 
-from pcl_jax.arrays import Variables
 from pcl_jax.data.fold import FoldData
 from pcl_jax.devices import put, replicated, sharded
 from pcl_jax.models.encoders import FunctionalsEncoder
 from pcl_jax.models.networks import ClassifierNetwork
-from pcl_jax.training.optimiser import TrainState, init_state
 
 T = TypeVar("T")
 
@@ -42,9 +37,13 @@ def pad_runs(runs: Sequence[T], devices: int) -> list[T]:
 
 
 def place_runs(values: Sequence[Any], mesh: Mesh) -> Any:
-    """Stack one nested dictionary of each run to `[r, ...]` in float32, each run on its device."""
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, dtype=np.float32), *values)
-    return put(stacked, sharded(mesh))
+    """Stack one nested dictionary of each run to `[r, ...]`, each run on its device."""
+
+    def stack(*leaves):
+        stacked = np.stack(leaves)
+        return stacked.astype(jax.dtypes.canonicalize_dtype(stacked.dtype))
+
+    return put(jax.tree.map(stack, *values), sharded(mesh))
 
 
 def map_runs(function: Callable, mesh: Mesh, runs: tuple, *shared: Any, sequential: bool = False) -> Any:
@@ -65,16 +64,3 @@ def map_runs(function: Callable, mesh: Mesh, runs: tuple, *shared: Any, sequenti
     # Unchecked: the scans of `mix_dense` begin with zeros that belong to no device.
     mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
     return mapped(runs, shared)
-
-
-@partial(jax.jit, static_argnames="mesh")
-def start_runs(params: Variables, *, mesh: Mesh) -> TrainState:
-    """Return the state of each run before any step, placed as a step leaves it."""
-    return map_runs(lambda params: init_state(params, {}), mesh, (params,))
-
-
-@jax.jit
-@jax.vmap
-def keep_better(improved: Bool[jax.Array, ""], new: Variables, old: Variables) -> Variables:
-    """Return the new parameters of the runs that improved, and the old ones of the others."""
-    return jax.tree.map(partial(jnp.where, improved), new, old)

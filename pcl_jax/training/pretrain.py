@@ -44,9 +44,9 @@ class Progress(NamedTuple):
 
 
 def initial_progress(data: FoldData, networks: PretrainingNetworks, *, seed: int, mesh: Mesh) -> Progress:
-    """Return the progress before the first epoch: fresh parameters, a function of the seed alone."""
-    fresh = jax.jit(lambda features: init_state(*networks.init(features, seed=seed)))
-    state = put(fresh(data.example()), replicated(mesh))
+    """Return the progress before the first epoch: fresh parameters, a function of seed and fold alone."""
+    keys = networks.keys(data.fold.test_session, seed=seed)
+    state = put(init_state(*networks.init(data.example(), keys)), replicated(mesh))
     return Progress(0, state, state, 0, Patience(), Plateau())
 
 
@@ -77,7 +77,7 @@ def pretrain(
         data: The features of the fold.
         networks: The encoders and projection heads.
         config: Objective, batch, learning rate and stopping rules.
-        seed: Names the order of the utterances and the dropout.
+        seed: Names, together with the fold, the order of the utterances and the dropout.
         mesh: The devices that share each batch.
         progress: Where to start: `initial_progress`, or one that was yielded.
 
@@ -88,16 +88,17 @@ def pretrain(
     """
     static = {"networks": networks, "objective": build_objective(config)}
     train, validation = _choose_rows(data, config, seed)
-    shuffled = seeded(seed, "validation").permutation(validation)
+    fold = data.fold.test_session
+    shuffled = seeded(seed, "validation", fold).permutation(validation)
     labels = put(data.labels.astype(np.int32), replicated(mesh))
-    key = named_key(seed, "dropout")
+    key = named_key(seed, "dropout", fold)
     padded = config.batch % data.layout.groups > 0  # training batches are full
     programs = set()  # one for each shape of a batch
     while not progress.is_over(config):
         began = time.perf_counter()
         number = progress.epoch + 1
         learning_rate = config.learning_rate * progress.plateau.scale
-        rows = train[order(seed, number, len(train))]
+        rows = train[order(seed, number, len(train), fold)]
         trained = train_epoch(
             pretrain_step.train, progress.state, data, data.batches(rows, config.batch, mesh, drop_last=True),
             labels, learning_rate, key, padded=padded, **static,

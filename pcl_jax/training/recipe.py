@@ -246,13 +246,13 @@ class _CoTrained(NamedTuple):
     """Readouts of all views, trained together."""
 
     dual: readout.Dual
-    """Of each view, over the padded rows."""
+    """The readout of each view, over the padded rows."""
     weights: Float[np.ndarray, " k"]
     """Probability that each view is the most accurate one, once it has been taught."""
     scores: Float[np.ndarray, "n c"]
     """Fused log-probabilities of every row."""
     held_out: Float[np.ndarray, "l c"]
-    """Those of each labelled utterance, by readouts that have not heard the speakers of its part."""
+    """The same for each labelled utterance, by readouts that have not heard the speakers of its part."""
 
 
 def _co_train(task: _Task, validated: _Validated) -> _CoTrained:

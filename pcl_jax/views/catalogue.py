@@ -84,6 +84,22 @@ def _by_family(checkpoints: Sequence[str]) -> dict[Family, str]:
     return named
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Check names of views, without looking at any model or table.
+
+    Raises:
+        ValueError: An unknown name, the name of another view for a table, or a name given twice.
+    """
+    known = (*VIEWS, *DEFAULT_CHECKPOINTS)
+    for name, is_table, _ in (word.partition("=") for word in names):
+        if is_table and name in known:
+            raise ValueError(f"{name!r} is a view already: give the table another name in --views")
+        if not is_table and name not in known:
+            raise ValueError(f"unknown view {name!r} in --views; choose from {', '.join(known)}")
+    if len({word.split("=", 1)[0] for word in names}) < len(names):
+        raise ValueError(f"--views {' '.join(names)} names a view twice")
+
+
 class Choice(NamedTuple):
     """The views of a run."""
 
@@ -109,18 +125,11 @@ def choose(known: dict[str, View], names: Sequence[str], checkpoints: Sequence[s
     from pcl_jax.views.speech_models.checkpoint import family_of
     from pcl_jax.views.table import TableView
 
+    check_names(names)
     tables = [name.split("=", 1) for name in names if "=" in name]
-    for name, _ in tables:
-        if name in known:
-            raise ValueError(f"{name!r} is a view already: give the table another name in --views")
     imported = {name: TableView(name, Path(table)) for name, table in tables}
     known = known | imported
     names = [name.split("=", 1)[0] for name in names]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown view {name!r} in --views; choose from {', '.join(known)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"--views {' '.join(names)} names a view twice")
     if names:
         return Choice({name: known[name] for name in names}, "\n".join(v.summary for v in imported.values()))
     handcrafted = {name: known[name] for name in ("mel", "egemaps")}

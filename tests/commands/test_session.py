@@ -37,6 +37,13 @@ def write(table: Path, rows: list, head=("file", "speaker", "emotion")) -> None:
         csv.writer(file).writerows([head, *rows])
 
 
+def test_the_third_view_of_the_demo_is_ours_and_trained_and_that_of_real_speech_is_the_papers(command):
+    views = session.choose_views(Pretrain(corpus="demo"), ())
+    assert views["wav2vec2"].title == "wav2vec2 (tiny, ours, synthetic voices)"
+    named = session.choose_views(replace(command, speech_model=("untrained",)), ())
+    assert named["wav2vec2"].title == "wav2vec2 (untrained stand-in)"
+
+
 def test_files_that_are_missing_stop_a_command_or_are_counted_in_every_record(command, capsys):
     assert command.root is not None
     for speaker in (3, 4):

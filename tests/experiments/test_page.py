@@ -1,38 +1,13 @@
 """The report's page in a browser: no complaint on the console, and no scrolling sideways on a phone."""
 
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.browser import find_browser, look
 from tests.experiments.test_report import METHODS, made, written
 
 PROBE = "<script>console.log(`${innerWidth} wide, page ${document.documentElement.scrollWidth}`)</script>"
-
-
-@pytest.fixture
-def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium: on Debian, apt-get install chromium")
-    return found
-
-
-def look(browser: str, page: Path, width: int) -> tuple[list[str], bytes]:
-    """Return what the console says, and the screen as PNG."""
-    picture = page.with_suffix(".png")
-    flags = (
-        "headless no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking "
-        "disable-component-update disable-sync enable-logging=stderr"
-    )
-    command = [browser, *(f"--{flag}" for flag in flags.split()), "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command += [f"--user-data-dir={page.parent / 'profile'}", f"--screenshot={picture}"]
-    command += [f"--window-size={width},900", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return re.findall(r'CONSOLE.*?\] "(.*)", source', done.stderr), picture.read_bytes()
 
 
 def records_of(kind: str) -> list:
@@ -51,10 +26,11 @@ def records_of(kind: str) -> list:
 
 @pytest.mark.parametrize("kind", ["empty", "partial", "full"])
 @pytest.mark.parametrize("width", [1200, 500])
-def test_a_browser_shows_the_page_without_complaint(tmp_path, browser, kind, width):
+def test_a_browser_shows_the_page_without_complaint(tmp_path, kind, width):
+    browser = find_browser()
     page = written(tmp_path, records_of(kind)).path
     page.write_text(page.read_text() + PROBE)
-    console, picture = look(browser, page, width)
+    console, picture = look(browser, page.as_uri(), page.with_suffix(".png"), width)
     assert len(console) == 1, console  # ours
     assert re.fullmatch(rf"{width} wide, page \d+", console[0]), console
     assert int(console[0].split()[-1]) <= width

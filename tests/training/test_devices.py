@@ -63,7 +63,9 @@ def batch(features, groups: int):
 @pytest.fixture(scope="module")
 def initial(features):
     make, packed, rows = batch(features, 1)
-    return jax.jit(lambda packed, rows: NETWORKS.init(make(packed, rows), seed=0))(packed, rows)
+    return jax.jit(lambda packed, rows: NETWORKS.init(make(packed, rows), NETWORKS.keys(seed=0)))(
+        packed, rows
+    )
 
 
 def no_dropout(state, batch):

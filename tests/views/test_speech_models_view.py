@@ -15,6 +15,8 @@ from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.views.clip import Clip
 from pcl_jax.views.speech_models import hidden_states, load
 from pcl_jax.views.speech_models.batched import bucket
+from pcl_jax.views.speech_models.families import TINY, TINY_FOLDER
+from pcl_jax.views.speech_models.files import find_files
 from pcl_jax.views.speech_models.model import untrained
 from pcl_jax.views.speech_models.view import SpeechModels, SpeechModelView
 
@@ -198,8 +200,24 @@ def test_the_description_names_what_changes_a_value_and_nothing_else():
 
 def test_titles_do_not_hide_an_untrained_model():
     assert stand_in("wav2vec2", BARE).title == "wav2vec2 (untrained stand-in)"
+    assert SpeechModelView("wav2vec2", TINY).title == "wav2vec2 (tiny, ours, synthetic voices)"
     assert SpeechModelView("whisper").title == "whisper (openai/whisper-base)"
     assert SpeechModelView("wav2vec2").checkpoint == "facebook/wav2vec2-base"
+
+
+def test_the_tiny_checkpoint_is_small_reads_by_the_real_loader_and_hides_padding():
+    """It has the layout of large models: no utterance is computed on 15 s of padding."""
+    files = find_files(TINY)
+    assert sum(path.stat().st_size for path in TINY_FOLDER.iterdir()) < 500_000
+    assert files.preprocessor is not None
+    view = SpeechModelView("wav2vec2", TINY)
+    assert view.describe()["weights"] == files.digest()
+    assert view.model.architecture.asks_for_mask
+    short, long = waveforms(9_001, 20_000)
+    (expected,), (louder,) = view.features([short]), view.features([2 * short])
+    assert expected.shape == (27, view.model.architecture.states, view.model.architecture.width)
+    np.testing.assert_allclose(view.features([long, short])[1], expected, atol=2e-2)
+    np.testing.assert_allclose(louder, expected, atol=2e-2)  # the waveform is normalised
 
 
 def test_a_checkpoint_of_another_family_is_refused(monkeypatch):

@@ -18,6 +18,9 @@ from pcl_jax.audio import SAMPLING_RATE
 from pcl_jax.views.speech_models.model import SpeechModel, hidden_states
 
 BUCKETS_PER_OCTAVE = 8
+SMALL = 1_000_000
+"""Parameters of a model below which programs take longer to compile than padding to compute: each octave is
+one bucket then."""
 SHORTEST_BUCKET = 8_000
 """Samples, 0.5 s."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -32,16 +35,18 @@ class Batch(NamedTuple):
     lengths: Int[np.ndarray, " n"]
 
 
-def bucket(samples: int) -> int:
+def bucket(samples: int, per_octave: int = BUCKETS_PER_OCTAVE) -> int:
     """Return the length of the smallest bucket that holds this many samples: eight to an octave, from 0.5 s.
 
     >>> [bucket(n) / 16_000 for n in (400, 8_001, 40_000, 40_001, 239_000)]
     [0.5, 0.5625, 2.5, 2.75, 15.0]
+    >>> [bucket(n, per_octave=1) / 16_000 for n in (400, 8_001, 40_000, 40_001, 239_000)]
+    [0.5, 1.0, 4.0, 4.0, 16.0]
     """
     octave = SHORTEST_BUCKET
     while octave * 2 < samples:
         octave *= 2
-    step = octave // BUCKETS_PER_OCTAVE
+    step = octave // per_octave
     return max(SHORTEST_BUCKET, -(-samples // step) * step)
 
 
@@ -80,7 +85,9 @@ def float16_states(
     masked = not pad or model.architecture.asks_for_mask
     # Whisper computes its whole window for every length: one bucket.
     one_bucket = not masked or model.family == "whisper"
-    for batch in _batches(waveforms, clip_samples, one_bucket, batch_s):
+    small = sum(leaf.size for leaf in jax.tree.leaves(model.parameters)) < SMALL
+    per_octave = None if one_bucket else 1 if small else BUCKETS_PER_OCTAVE
+    for batch in _batches(waveforms, clip_samples, per_octave, batch_s):
         # One batch ahead: the device computes it while the one before is copied out.
         running.append((batch, _compute(model, batch.waveforms, batch.lengths, masked)))
         if len(running) > 1:
@@ -91,13 +98,14 @@ def float16_states(
 
 
 def _batches(
-    waveforms: Sequence[np.ndarray], clip_samples: int, one_bucket: bool, batch_s: float | None
+    waveforms: Sequence[np.ndarray], clip_samples: int, per_octave: int | None, batch_s: float | None
 ) -> Iterator[Batch]:
     if batch_s is None:
         batch_s = 0.0 if jax.default_backend() == "cpu" else 240.0
     order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
     while order:
-        samples = clip_samples if one_bucket else min(bucket(len(waveforms[order[0]])), clip_samples)
+        longest = clip_samples if per_octave is None else bucket(len(waveforms[order[0]]), per_octave)
+        samples = min(longest, clip_samples)
         n = max(1, int(batch_s * SAMPLING_RATE) // samples)
         rows, order = order[:n], order[n:]
         # A batch that is not full keeps its shape, or it would be compiled again; its empty rows

@@ -36,7 +36,8 @@ def load(
     Args:
         checkpoint: A name on the Hugging Face hub; a folder with `config.json` and `model.safetensors` or
             `pytorch_model.bin`, or with the shards of one of them and their index; one of those files in
-            such a folder; or `untrained` (a small wav2vec 2.0 base with random weights).
+            such a folder; `tiny` (a wav2vec 2.0 of ours, trained on synthetic voices); or `untrained` (a
+            small wav2vec 2.0 base with random weights).
         dtype: Dtype of the products and the residual stream; norms and softmax are float32 either way.
 
     Raises:

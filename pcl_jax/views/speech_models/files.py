@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcl_jax.views.speech_models.families import UNTRAINED
+from pcl_jax.views.speech_models.families import TINY, TINY_FOLDER, UNTRAINED
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -49,7 +49,7 @@ def find_files(checkpoint: str | os.PathLike[str]) -> CheckpointFiles:
         FileNotFoundError: A file is in none of them; names the remedy.
         ValueError: The index of a sharded checkpoint cannot be read.
     """
-    path = Path(checkpoint).expanduser()
+    path = TINY_FOLDER if str(checkpoint) == TINY else Path(checkpoint).expanduser()
     return _local_files(path) if path.exists() else _hub_files(str(checkpoint))
 
 
@@ -105,7 +105,8 @@ def _hub_files(name: str) -> CheckpointFiles:
                 f"{WEIGHTS[0]}   (or {WEIGHTS[1]} where the model has no other)\n"
                 f"  Without one:       put {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[1]}) of "
                 f"https://huggingface.co/{name}/tree/main into a folder and give the folder's path instead\n"
-                f"  To try things out: the checkpoint {UNTRAINED!r}, random weights"
+                f"  To try things out: the checkpoint {TINY!r}, which has heard synthetic voices alone, or "
+                f"{UNTRAINED!r}, random weights"
             )
         return found
 

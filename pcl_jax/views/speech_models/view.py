@@ -12,7 +12,7 @@ import numpy as np
 
 from pcl_jax import audio
 from pcl_jax.views.clip import Clip
-from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, UNTRAINED, Family
+from pcl_jax.views.speech_models.families import DEFAULT_CHECKPOINTS, TINY, UNTRAINED, Family
 from pcl_jax.views.versions import AUDIO_LIBRARIES, series
 from pcl_jax.views.view import Kind, View
 
@@ -51,8 +51,8 @@ class SpeechModelView(View):
 
     family: Family
     checkpoint: str = ""
-    """Hub name, folder or file; `untrained` is a small model with random weights. Empty: the base model of
-    the family, for wav2vec 2.0 `facebook/wav2vec2-base` [P]."""
+    """Hub name, folder or file; `tiny` has heard synthetic voices alone, `untrained` has random weights.
+    Empty: the base model of the family, for wav2vec 2.0 `facebook/wav2vec2-base` [P]."""
     config: SpeechModels = field(default_factory=SpeechModels)
 
     def __post_init__(self) -> None:
@@ -88,7 +88,9 @@ class SpeechModelView(View):
 
     @property
     def title(self) -> str:
-        """The name in tables and plots: no reader may take random weights for a trained model."""
+        """The name in tables and plots: no reader may take random weights, or ours, for a large model."""
+        if self.checkpoint == TINY:
+            return f"{self.name} (tiny, ours, synthetic voices)"
         if self.checkpoint == UNTRAINED:
             return f"{self.name} (untrained stand-in)"
         path = Path(self.checkpoint)

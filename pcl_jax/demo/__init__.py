@@ -1,0 +1,1 @@
+"""A page on this machine: listen, predict, label (extra `demo`)."""

@@ -1,0 +1,1 @@
+"""A finished model in use: its folder, predictions on new audio, vectors for other tools."""

@@ -1,0 +1,1 @@
+"""Learning from a user's own table: honest numbers within few labels, and a model folder."""
