@@ -171,7 +171,8 @@ def _corrected(found: list[Cell]) -> list[Cell]:
 def mean_of(rows: "Sequence[Row]", value: str) -> float:
     """Return the mean of a measurement over runs; NaN for runs that lack it."""
     found = [(row.get("values") or {}).get(value) for row in rows]
-    return float("nan") if None in found or not found else float(np.mean(found))
+    known = [float(number) for number in found if number is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else float("nan")
 
 
 def normalisation(rows: "Sequence[Row]") -> str:
