@@ -43,7 +43,7 @@ class Cell(NamedTuple):
     difference: Estimate
     """To the baseline, over the folds and repeats that both have; NaN where there are none."""
     p: float = float("nan")
-    """p-value of the difference, Holm-corrected over all methods and amounts."""
+    """p-value of the difference, Holm-corrected over all methods and amounts; NaN for probes."""
 
     @property
     def protocol(self) -> str:
@@ -163,8 +163,8 @@ def _cell(
 
 
 def _corrected(found: list[Cell]) -> list[Cell]:
-    """Correct the p-values after Holm; the baseline is no test."""
-    p = [float("nan") if cell.method == BASELINE else cell.difference.p for cell in found]
+    """Correct the p-values after Holm; the baseline and the probes that it chooses among are no tests."""
+    p = [float("nan") if cell.method.startswith(BASELINE) else cell.difference.p for cell in found]
     return [cell._replace(p=float(value)) for cell, value in zip(found, holm(p), strict=True)]
 
 
