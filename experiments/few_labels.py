@@ -14,7 +14,7 @@ resume.
 The command prints one table: for each method and amount of labels the UAR in % over all test speakers, mean
 over the repeats, its difference to "probe" on the same labels, and the share of resamples in which it is
 above (P(A > B)). Intervals are of 95 %, by a bootstrap over test speakers and repeats together
-(`pcl_jax.evaluation.bootstrap`); p is Holm-corrected over all methods and amounts. Brier score and
+(`pcl_jax.evaluation.bootstrap`); p is Holm-corrected over all methods but probes. Brier score and
 calibration error are those of the test session's probabilities. `--json` writes the same numbers for other
 programs.
 """
