@@ -29,7 +29,7 @@ class Counts(NamedTuple):
     """Utterances of the test speakers."""
 
     right: Float[np.ndarray, "r s c"]
-    """Those that are right, in each repeat, of each speaker and class."""
+    """Utterances that are right, in each repeat, of each speaker and class."""
     total: Int[np.ndarray, "s c"]
 
 
@@ -43,7 +43,7 @@ class Cell(NamedTuple):
     difference: Estimate
     """To the baseline, over the folds and repeats that both have; NaN where there are none."""
     p: float = float("nan")
-    """p-value of the difference, Holm-corrected over all methods and amounts."""
+    """p-value of the difference, Holm-corrected over all methods and amounts; NaN for probes."""
 
     @property
     def protocol(self) -> str:
@@ -163,15 +163,16 @@ def _cell(
 
 
 def _corrected(found: list[Cell]) -> list[Cell]:
-    """Correct the p-values after Holm; the baseline is no test."""
-    p = [float("nan") if cell.method == BASELINE else cell.difference.p for cell in found]
+    """Correct the p-values after Holm; the baseline and the probes that it chooses among are no tests."""
+    p = [float("nan") if cell.method.startswith(BASELINE) else cell.difference.p for cell in found]
     return [cell._replace(p=float(value)) for cell, value in zip(found, holm(p), strict=True)]
 
 
 def mean_of(rows: "Sequence[Row]", value: str) -> float:
     """Return the mean of a measurement over runs; NaN for runs that lack it."""
     found = [(row.get("values") or {}).get(value) for row in rows]
-    return float("nan") if None in found or not found else float(np.mean(found))
+    known = [float(number) for number in found if number is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else float("nan")
 
 
 def normalisation(rows: "Sequence[Row]") -> str:

@@ -14,7 +14,7 @@ resume.
 The command prints one table: for each method and amount of labels the UAR in % over all test speakers, mean
 over the repeats, its difference to "probe" on the same labels, and the share of resamples in which it is
 above (P(A > B)). Intervals are of 95 %, by a bootstrap over test speakers and repeats together
-(`pcl_jax.evaluation.bootstrap`); p is Holm-corrected over all methods and amounts. Brier score and
+(`pcl_jax.evaluation.bootstrap`); p is Holm-corrected over all methods but probes. Brier score and
 calibration error are those of the test session's probabilities. `--json` writes the same numbers for other
 programs.
 """
@@ -134,8 +134,9 @@ UAR in % over all test speakers, mean over repeats; 95 % intervals by a bootstra
 repeats. Protocol budget: no other label is read; paper: the validation session's labels are read as well,
 and the view that validates best is shown. Normalised by speaker means transductive: the test speakers'
 unlabelled audio is used. P(A > B): share of resamples in which the method is above the probe. p: t-test
-with the bootstrap's standard error, Holm-corrected over the single amounts, and over the means. The
-calibration error is over bins of about 20 utterances of one test session, mean over runs."""
+with the bootstrap's standard error, Holm-corrected over the methods other than probes and the single
+amounts, and over the means. The calibration error is over bins of about 20 utterances of one test session,
+mean over runs."""
 
 
 def table(rows: "Sequence[Row]") -> Table:
@@ -163,7 +164,7 @@ def _line(cell: Cell) -> tuple[str, ...]:
         interval_text(cell.uar, ".1f"),
         interval_text(cell.difference, "+.1f") if compared else "",
         f"{cell.difference.above:.3f}" if compared else "",
-        f"{cell.p:.3f}" if compared else "",
+        f"{cell.p:.3f}" if np.isfinite(cell.p) else "",
         *(f"{value:.2f}" if np.isfinite(value) else "" for value in calibration(cell)),
     )
 

@@ -14,6 +14,7 @@ One folder for each stage of the data flow. Importing this package imports nothi
 * ``runs``: what is asked for (spec), its identity (protocol), what is there (ledger), the rest (runner)
 * ``inference``: a finished model in use: its folder, predictions, vectors for other tools
 * ``learn``: table with a few labels -> honest numbers, and a model folder
+* ``demo``: a page on this machine that predicts recordings and takes labels
 * ``commands``: the commands of ``pcl``: flags, terminal output, and the session that experiments share
 * ``cli``: parse, import one command, set the exit code
 * ``config``: every number of a run, with unit and source

@@ -172,9 +172,9 @@ def _programs() -> list[str]:
     """Names of all programs since the first call; jax cannot forget a listener, so there is one for good."""
     names = []
 
-    def listen(event: str, _: float, **facts: str | int) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            names.append(str(facts.get("fun_name", "?")))
+            names.append(str(kwargs.get("fun_name", "?")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return names

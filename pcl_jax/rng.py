@@ -26,14 +26,13 @@ def named_key(seed: int, *names: str | int) -> jax.Array:
     The names are folded into the key of the seed, as `jax.random.fold_in` does. On the host that costs
     nothing; as programs, it would be one for each number of names.
     """
-    return jax.random.wrap_key_data(_hash_names(seed, names), impl="threefry2x32")
+    return jax.random.wrap_key_data(jax.device_put(_hash_names(seed, names)), impl="threefry2x32")
 
 
 def stack_keys(seed: int, names: Sequence[tuple[str | int, ...]]) -> jax.Array:
     """Return the keys of these purposes as one array."""
-    return jax.random.wrap_key_data(
-        np.stack([_hash_names(seed, each) for each in names]), impl="threefry2x32"
-    )
+    words = np.stack([_hash_names(seed, purpose) for purpose in names])
+    return jax.random.wrap_key_data(jax.device_put(words), impl="threefry2x32")
 
 
 def _number(name: str | int) -> int:

@@ -60,8 +60,8 @@ def clusters(waveforms: np.ndarray) -> np.ndarray:
     """Return the cluster int32 `[n, t]` of the log-mel frame at the middle of each frame of the model."""
     frames = np.stack([mel_spectrogram(x, Mel())[1 : 2 * FRAMES : 2] for x in waveforms])
     flat = frames.reshape(-1, frames.shape[-1])
-    kmeans = MiniBatchKMeans(CLUSTERS, random_state=0, n_init=3).fit(flat)
-    return kmeans.predict(flat).reshape(frames.shape[:2]).astype(np.int32)
+    kmeans = MiniBatchKMeans(CLUSTERS, random_state=0, n_init=3).fit(flat)  # pyright: ignore[reportArgumentType]
+    return np.asarray(kmeans.predict(flat), np.int32).reshape(frames.shape[:2])
 
 
 def masked_frames(embedding: jax.Array, mask: jax.Array):

@@ -22,6 +22,9 @@ COMMAND = re.compile(
     r"|python -m experiments\.[a-z_]+\b.*|python benchmarks/\w+\.py\b.*|make [a-z-]+\b.*)"
 )
 
+NAMES = ("pcl predict", "pcl embed", "pcl export")
+"""Inline code that names a command which needs arguments."""
+
 
 def commands(page: Path) -> list[str]:
     """Return the command lines of fenced blocks without a language and of inline code, each on one line."""
@@ -29,7 +32,8 @@ def commands(page: Path) -> list[str]:
     lines = [line for language, block in FENCED.findall(text) if not language for line in block.splitlines()]
     inline = re.findall(r"`([^`]+)`", FENCED.sub("", text))
     candidates = [*lines, *(" ".join(code.split()) for code in inline)]
-    return [match[1].strip() for line in candidates if (match := COMMAND.search(line.split("#")[0]))]
+    found = [match[1].strip() for line in candidates if (match := COMMAND.search(line.split("#")[0]))]
+    return [command for command in found if command not in NAMES]
 
 
 def snippets(page: Path) -> list[str]:

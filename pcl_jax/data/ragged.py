@@ -88,7 +88,10 @@ def pack(sequences: Sequence[Float[Array, "_ ..."]]) -> Ragged:
     lengths = np.array([[len(s) for s in sequences]], np.int32)
     size = slot_frames(lengths)
     frames = np.zeros((1, int(size.sum()), *sequences[0].shape[1:]), np.float32)
-    for start, sequence in zip(np.cumsum(size) - size[0], sequences, strict=True):
+    starts = np.cumsum(size) - size[0]
+    for start, sequence in zip(starts, sequences, strict=True):
         frames[0, start : start + len(sequence)] = sequence
-    owner, position = slots(lengths, frames.shape[1])
-    return Ragged(jnp.asarray(frames), owner, position, jnp.asarray(lengths))
+    # As `slots`, on the host: its programs would be compiled for each length.
+    owner = np.repeat(np.arange(len(sequences), dtype=np.int32), size[0])[None]
+    position = np.arange(frames.shape[1], dtype=np.int32)[None] - starts.astype(np.int32)[owner]
+    return Ragged(*jax.device_put((frames, owner, position, lengths)))

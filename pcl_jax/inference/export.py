@@ -89,7 +89,10 @@ def readout_graph(readout: Readout, kind: Kind, classes: tuple[str, ...]) -> Mod
     if kind != "vector":
         shape = ["batch", "time", size // 2] if kind == "frames" else ["batch", "time", "states", "width"]
         constants |= {"flat": np.array([0, 0, size // 2]), "one": np.array([1])}  # 0 keeps an axis
-        nodes = _pooling()
+        nodes = _pooling("features" if kind == "frames" else "middle")
+    if kind == "states":
+        constants |= {"two": np.array([2]), "three": np.array([3])}
+        nodes = _middle_states() + nodes
     nodes += [
         *_standardising(),
         helper.make_node("MatMul", ["standardised", "weight"], ["product"]),
@@ -114,10 +117,21 @@ def readout_graph(readout: Readout, kind: Kind, classes: tuple[str, ...]) -> Mod
     return model
 
 
-def _pooling() -> list[Any]:
+def _middle_states() -> list[Any]:
+    """Return the nodes that choose the middle third of the hidden states, as `pcl_jax.data.vectors.pool`."""
+    return [
+        helper.make_node("Shape", ["features"], ["shape"]),
+        helper.make_node("Gather", ["shape", "two"], ["count"]),
+        helper.make_node("Div", ["count", "three"], ["third"]),
+        helper.make_node("Sub", ["count", "third"], ["end"]),
+        helper.make_node("Slice", ["features", "third", "end", "two"], ["middle"]),
+    ]
+
+
+def _pooling(frames: str) -> list[Any]:
     """Return the nodes of `pcl_jax.data.vectors.pool`: means over frames, then standard deviations."""
     return [
-        helper.make_node("Reshape", ["features", "flat"], ["frames"]),
+        helper.make_node("Reshape", [frames, "flat"], ["frames"]),
         helper.make_node("ReduceMean", ["frames"], ["centre"], axes=[1], keepdims=1),
         helper.make_node("Sub", ["frames", "centre"], ["deviation"]),
         helper.make_node("Mul", ["deviation", "deviation"], ["squares"]),

@@ -40,8 +40,10 @@ class PretrainingNetworks:
 
         They depend on the seed, the view's name and `names` (the fold) alone.
         """
-        parts = "encoder", "head"
-        return {v: tuple(named_key(seed, part, v, *names) for part in parts) for v in self.views}
+        return {
+            view: (named_key(seed, "encoder", view, *names), named_key(seed, "head", view, *names))
+            for view in self.views
+        }
 
     def init(
         self, features: Features, keys: Mapping[str, tuple[jax.Array, jax.Array]]

@@ -29,9 +29,9 @@ class Material(NamedTuple):
     """Vectors that the runs of one fold and one set of views share."""
 
     train: Vectors
-    """Those of the training sessions' utterances, labelled or not."""
+    """Vectors of the training sessions' utterances, labelled or not."""
     test: Vectors
-    """Those of the test session's, labelled or not: a method may normalise by speaker."""
+    """Vectors of the test session's, labelled or not: a method may normalise by speaker."""
     kinds: Mapping[str, Kind]
 
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from pcl_jax.training import readout
 from pcl_jax.training.co_training import PENALTY
+from pcl_jax.training.readout import Dual
 
 STRENGTH = 16.0
 """The prior counts as this many utterances. With 4 the views' hits on 8 labels mislead who teaches whom (-6
@@ -57,12 +58,17 @@ def cross_validate(
     labels: Int[np.ndarray, " l"],
     groups: Int[np.ndarray, " l"],
     classes: int,
-) -> Float[np.ndarray, "k l c"]:
-    """Return each labelled utterance's log-probabilities by readouts that were fitted on the other groups."""
-    kept = (groups[None] != np.arange(GROUPS)[:, None]).astype(np.float32)
+) -> tuple[Dual, Float[np.ndarray, "k l c"]]:
+    """Fit readouts on all labelled utterances but those of each group, and last on all.
+
+    Returns:
+        The readouts, `[k, g + 1, l, c]`, and each utterance's log-probabilities by those fitted on the other
+        groups.
+    """
+    kept = (groups[None] != np.arange(GROUPS + 1)[:, None]).astype(np.float32)
     duals = readout.fit_all(grams, labels, kept, classes, PENALTY)
     logits = readout.logits(duals, grams[:, None])
-    return log_softmax(logits[:, groups, np.arange(len(labels))], axis=-1)
+    return duals, log_softmax(logits[:, groups, np.arange(len(labels))], axis=-1)
 
 
 def competence(hits: Int[np.ndarray, " k"], count: int, kinds: Sequence[str], classes: int) -> Competence:

@@ -7,21 +7,19 @@ labels are too few to tell (docs/few_labels.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import entr, log_softmax
 
 from pcl_jax.models.fusion import fuse
-from pcl_jax.models.readout import Readout, log_probabilities
-from pcl_jax.rng import seeded
+from pcl_jax.models.readout import Readout
 from pcl_jax.training import readout
-from pcl_jax.training.co_training import PENALTY, UNLABELLED, UNUSED, co_train, teachers
+from pcl_jax.training.classifier import Normalise, Trained, Vectors
+from pcl_jax.training.co_training import UNLABELLED, UNUSED, co_train, teachers
 from pcl_jax.training.competence import (
     GROUPS,
     Competence,
@@ -31,15 +29,7 @@ from pcl_jax.training.competence import (
     log_odds,
     speaker_groups,
 )
-
-Vectors = Mapping[str, Float[np.ndarray, "n d"]]
-"""View -> one row per utterance (`pcl_jax.data.vectors.pool`)."""
-Normalise = Literal["fold", "speaker"]
-
-MOST_UNLABELLED = 2000
-"""Unlabelled utterances that take part, drawn at random where there are more: time grows with the square."""
-ROWS = 128
-"""Utterances are padded to a multiple, so that folds of similar sizes share their programs."""
+from pcl_jax.training.pool import Pool
 
 GAIN, GAIN_DEVIATION = 0.04, 0.06
 """Prior of the accuracy that co-training gains over the best single view: mean, standard deviation."""
@@ -48,31 +38,10 @@ SPEAKER_GAIN, SPEAKER_DEVIATION = 0.06, 0.06
 ENOUGH_UTTERANCES = 20
 """Utterances of the median speaker below which normalisation by speaker is expected to lose: a mean of few
 utterances, of which most can have one emotion, takes the emotion away with the voice."""
-MOST_CONCENTRATED = 0.35
+MOST_CONCENTRATED = 0.4
 """Share of the predicted classes' entropy that the speaker explains, above which speakers seem to have one
 emotion each. It was 0.01 to 0.28 where speakers act all emotions, 0.42 to 0.53 where most utterances of a
 speaker have one emotion."""
-LEAST_TO_NORMALISE = 8
-"""Utterances of a speaker below which `predict` does not normalise by speaker."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A classifier over the vectors of several views, and how it was chosen."""
-
-    readouts: Mapping[str, Readout]
-    """Readout of each view that takes part."""
-    weights: Mapping[str, float]
-    """Weight of each of these views in the fusion."""
-    classes: int
-    normalise: Normalise = "fold"
-    """Whether vectors are first normalised within each speaker's utterances."""
-    temperature: float = 1.0
-    """Logits are divided by it; fitted on cross-validated predictions within the labels."""
-    choice: Mapping[str, Any] | None = None
-    """The choice and the findings of the cross-validation, as JSON types."""
-    fallback: "Trained | None" = None
-    """The classifier for utterances of unknown speakers, where this one normalises by speaker."""
 
 
 class Method(Protocol):
@@ -104,69 +73,14 @@ class Method(Protocol):
         ...
 
 
-def predict(
-    trained: Trained, vectors: Vectors, speakers: Sequence[str] | None = None
-) -> Float[np.ndarray, "n c"]:
-    """Return log-probabilities of utterances.
-
-    Args:
-        trained: The classifier.
-        vectors: View -> one row per utterance.
-        speakers: Speaker of each utterance. A classifier that normalises by speaker needs all utterances of a
-            speaker in one call; its `fallback` predicts those of speakers with fewer than
-            `LEAST_TO_NORMALISE` utterances, and all where no speakers are given.
-    """
-    if trained.normalise == "speaker":
-        assert trained.fallback is not None
-        found = predict(trained.fallback, vectors)
-        if speakers is None:
-            return found
-        enough = _utterances_of_speaker(speakers) >= LEAST_TO_NORMALISE
-        if enough.any():
-            names = np.asarray(speakers)[enough]
-            normalised = {view: by_speaker(rows[enough], names.tolist()) for view, rows in vectors.items()}
-            found[enough] = _predict(trained, normalised)
-        return found
-    return _predict(trained, vectors)
-
-
-def _predict(trained: Trained, vectors: Vectors) -> Float[np.ndarray, "n c"]:
-    views = list(trained.readouts)
-    scores = jnp.stack([log_probabilities(trained.readouts[view], vectors[view]) for view in views])
-    fused = fuse(scores, jnp.array([trained.weights[view] for view in views]))
-    return np.array(jax.nn.log_softmax(fused / trained.temperature))
-
-
-def _utterances_of_speaker(speakers: Sequence[str]) -> Int[np.ndarray, " n"]:
-    _, which, counts = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
-    return counts[which]
-
-
-def by_speaker(vectors: Float[np.ndarray, "n d"], speakers: Sequence[str]) -> Float[np.ndarray, "n d"]:
-    """Return vectors with mean 0 and deviation 1 within each speaker's rows."""
-    normalised, names = np.empty_like(vectors), np.asarray(speakers)
-    for name in np.unique(names):
-        centred, scale = _moments(vectors[names == name])
-        normalised[names == name] = (vectors[names == name] - centred) / scale
-    return normalised
-
-
-def _moments(rows: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Return mean and deviation of the finite values of each column, deviation 1 for a constant."""
-    finite = np.isfinite(rows)
-    count = np.maximum(finite.sum(axis=0), 1)
-    mean = np.where(finite, rows, 0.0).sum(axis=0, dtype=np.float64) / count
-    square = (np.where(finite, rows - mean, 0.0) ** 2).sum(axis=0) / count
-    scale = np.sqrt(square)
-    return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
-
-
 class _Task(NamedTuple):
     """The utterances that a method reads, under one normalisation."""
 
+    normalise: Normalise
     x: Vectors
-    """Standardised vectors of squared norm about 1."""
-    moments: Mapping[str, tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]]
+    """Standardised vectors."""
+    mean: Mapping[str, Float[np.ndarray, " d"]]
+    scale: Mapping[str, Float[np.ndarray, " d"]]
     grams: Float[np.ndarray, "k p p"]
     """Inner products, padded with zeros."""
     labels: Int[np.ndarray, " n"]
@@ -190,27 +104,25 @@ def _tasks(
     seed: int,
 ) -> Callable[[Normalise], _Task]:
     """Return a function from a normalisation to the task."""
-    labels, names = np.asarray(labels), np.asarray(speakers)
+    labels = np.asarray(labels)
     if not (labels >= 0).any():
         raise ValueError("no utterance has a label; give one of each class at least")
-    free = np.flatnonzero(labels < 0)
-    if len(free) > MOST_UNLABELLED:
-        free = seeded(seed, "unlabelled").choice(free, MOST_UNLABELLED, replace=False)
-    rows = np.sort(np.concatenate([np.flatnonzero(labels >= 0), free]))
-    padded = -(-len(rows) // ROWS) * ROWS
+    pool = vectors if isinstance(vectors, Pool) else Pool(vectors, speakers)
+    rows = pool.rows(labels, seed)
 
     def task(normalise: Normalise) -> _Task:
-        x, moments, grams = {}, {}, np.zeros((len(vectors), padded, padded), np.float32)
-        for view, (name, values) in enumerate(vectors.items()):
-            if normalise == "speaker":
-                values = by_speaker(values, names.tolist())
-            mean, scale = _moments(values)
-            scale = scale * np.sqrt(values.shape[1])
-            moments[name] = mean, scale
-            x[name] = np.nan_to_num((values[rows] - mean) / scale, posinf=0, neginf=0).astype(np.float32)
-            grams[view, : len(rows), : len(rows)] = x[name] @ x[name].T
-        by_view = tuple((kinds or {}).get(view, "vector") for view in vectors)
-        return _Task(x, moments, grams, labels[rows], names[rows], classes, by_view)
+        x, mean, scale = pool.standardised(normalise)
+        return _Task(
+            normalise,
+            {view: values[rows] for view, values in x.items()},
+            mean,
+            scale,
+            pool.grams(normalise, rows),
+            labels[rows],
+            pool.speakers[rows],
+            classes,
+            tuple((kinds or {}).get(view, "vector") for view in pool),
+        )
 
     return task
 
@@ -225,14 +137,19 @@ class _Validated(NamedTuple):
     scores: Float[np.ndarray, "k l c"]
     """Log-probabilities by the readout of each view, fitted on the other parts."""
     competence: Competence
+    duals: readout.Dual
+    """Readouts fitted without each part, and last on all labels, `[k, g + 1, p, c]`, over the padded rows."""
 
 
 def _validate(task: _Task) -> _Validated:
     rows = task.labelled
     labels, groups = task.labels[rows], speaker_groups(task.speakers[rows].tolist())
     usable = counted(labels, groups)
-    scores = cross_validate(task.grams[:, rows][:, :, rows], labels, groups, task.classes)
-    return _Validated(groups, usable, scores, _competence(scores, task, usable))
+    fitted, scores = cross_validate(task.grams[:, rows][:, :, rows], labels, groups, task.classes)
+    alpha = np.zeros((*fitted.alpha.shape[:2], task.grams.shape[1], task.classes), np.float32)
+    alpha[:, :, rows] = fitted.alpha
+    duals = readout.Dual(alpha, np.asarray(fitted.bias))
+    return _Validated(groups, usable, scores, _competence(scores, task, usable), duals)
 
 
 def _competence(
@@ -265,22 +182,34 @@ def _co_train(task: _Task, validated: _Validated) -> _CoTrained:
     for group in range(GROUPS):
         labels[group, :count][of_row == group] = UNUSED
     advice = teachers(log_odds(validated.competence.accuracy, task.classes)).astype(np.float32)
-    duals, scores = jax.tree.map(np.asarray, _co_train_all(task.grams, labels, advice, task.classes))
-    held_out = scores[validated.groups, :, rows].transpose(1, 0, 2)
-    after = _competence(held_out, task, validated.counted)
-    return _CoTrained(
-        jax.tree.map(lambda leaf: leaf[-1], duals),
-        after.best,
-        np.asarray(fuse(scores[-1, :, :count], after.best)),
-        np.asarray(fuse(held_out, after.best)),
+    found = _co_train_all(
+        task.grams, labels, advice, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), validated.duals)
     )
+    dual, own, without = jax.tree.map(np.asarray, found)
+    held_out = without[validated.groups, :, rows].transpose(1, 0, 2)
+    after = _competence(held_out, task, validated.counted)
+    fused = (np.asarray(fuse(scores, after.best)) for scores in (own[:, :count], held_out))
+    return _CoTrained(dual, after.best, *fused)
 
 
-@partial(jax.jit, static_argnames="classes")
-def _co_train_all(grams, labels, advice, classes):
-    duals = jax.vmap(lambda row: co_train(grams, row, advice, classes=classes))(labels)
-    scores = jax.vmap(lambda dual: jax.nn.log_softmax(readout.logits(dual, grams)))(duals)
-    return duals, scores
+@jax.jit
+def _co_train_all(grams, labels, advice, start):
+    """Return the readouts of all labels, their scores, and the scores without each part.
+
+    Readouts without a part are only compared with each other: rough ones will do.
+    """
+
+    def train(row, dual, last):
+        return co_train(grams, row, advice, dual, last=last)
+
+    def score(dual):
+        return jax.nn.log_softmax(readout.logits(dual, grams))
+
+    parts = jax.tree.map(lambda leaf: leaf[:-1], (labels, start))
+    whole = jax.tree.map(lambda leaf: leaf[-1], (labels, start))
+    without = jax.vmap(lambda row, dual: score(train(row, dual, readout.ROUGH)))(*parts)
+    dual = train(*whole, readout.EXACT)
+    return dual, score(dual), without
 
 
 # Methods
@@ -300,7 +229,7 @@ def _probe(task: _Task, validated: _Validated) -> Trained:
     best = int(validated.competence.accuracy.argmax())
     view = list(task.x)[best]
     scores = validated.scores[best]
-    return _trained(task, _plain(task), {view: 1.0}, "fold", validated, scores, {"method": "probe"})
+    return _trained(task, _plain(validated), {view: 1.0}, validated, scores, {"method": "probe"})
 
 
 def fusion(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained:
@@ -310,9 +239,8 @@ def fusion(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained
     scores = np.asarray(fuse(validated.scores, validated.competence.best))
     return _trained(
         task,
-        _plain(task),
+        _plain(validated),
         _shares(task, validated.competence.best),
-        "fold",
         validated,
         scores,
         {"method": "fusion"},
@@ -323,22 +251,12 @@ def co_training(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Tr
     """Return co-trained readouts of all views, fused as by `fusion`."""
     task = _tasks(vectors, labels, speakers, classes, kinds, seed)("fold")
     validated = _validate(task)
-    return _co_trained(task, validated, _co_train(task, validated), "fold", {})
+    return _co_trained(task, validated, _co_train(task, validated), {})
 
 
-def _co_trained(
-    task: _Task, validated: _Validated, found: _CoTrained, normalise: Normalise, choice: Mapping[str, Any]
-) -> Trained:
+def _co_trained(task: _Task, validated: _Validated, found: _CoTrained, choice: Mapping[str, Any]) -> Trained:
     facts = {"method": "co-training"} | dict(choice)
-    return _trained(
-        task,
-        found.dual,
-        _shares(task, validated.competence.best),
-        normalise,
-        validated,
-        found.held_out,
-        facts,
-    )
+    return _trained(task, found.dual, _shares(task, found.weights), validated, found.held_out, facts)
 
 
 def recipe(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained:
@@ -381,10 +299,10 @@ def recipe(vectors, labels, speakers, classes, *, kinds=None, seed=0) -> Trained
     }
     if gain <= 0:
         return replace(simple, choice={**(simple.choice or {}), **choice})
-    general = _co_trained(fold, validated, joint, "fold", choice)
+    general = _co_trained(fold, validated, joint, choice)
     if by_own <= 0:
         return general
-    return replace(_co_trained(own, own_validated, own_joint, "speaker", choice), fallback=general)
+    return replace(_co_trained(own, own_validated, own_joint, choice), fallback=general)
 
 
 METHODS: Mapping[str, Method] = {
@@ -443,19 +361,9 @@ def fit_temperature(scores: Float[np.ndarray, "l c"], truth: Int[np.ndarray, " l
     return float(grid[np.argmax(likelihood - np.log(grid) ** 2 / (2 * 0.5**2))])
 
 
-def _plain(task: _Task) -> readout.Dual:
+def _plain(validated: _Validated) -> readout.Dual:
     """Return the readout of each view, fitted on all labels."""
-    rows = task.labelled
-    fitted = readout.fit_all(
-        task.grams[:, rows][:, :, rows],
-        task.labels[rows],
-        np.ones((1, len(rows)), np.float32),
-        task.classes,
-        PENALTY,
-    )
-    alpha = np.zeros((*task.grams.shape[:2], task.classes), np.float32)
-    alpha[:, rows] = fitted.alpha[:, 0]
-    return readout.Dual(alpha, fitted.bias[:, 0])
+    return jax.tree.map(lambda leaf: leaf[:, -1], validated.duals)
 
 
 def _shares(task: _Task, weights: Float[np.ndarray, " k"]) -> dict[str, float]:
@@ -466,7 +374,6 @@ def _trained(
     task: _Task,
     dual: readout.Dual,
     weights: Mapping[str, float],
-    normalise: Normalise,
     validated: _Validated,
     scores: Float[np.ndarray, "l c"],
     choice: Mapping[str, Any],
@@ -475,8 +382,8 @@ def _trained(
     readouts = {}
     for view, (name, x) in enumerate(task.x.items()):
         if weights.get(name, 0.0) > 0:
-            mean, scale = (moment.astype(np.float32) for moment in task.moments[name])
-            readouts[name] = Readout(mean, scale, x.T @ dual.alpha[view, : len(x)], dual.bias[view])
+            weight, bias = x.T @ dual.alpha[view, : len(x)], dual.bias[view]
+            readouts[name] = Readout(task.mean[name], task.scale[name], weight, bias)
     truth, usable = task.labels[task.labelled], validated.counted
     accuracies = zip(task.x, validated.competence.accuracy.tolist(), strict=True)
     facts = {
@@ -485,4 +392,4 @@ def _trained(
     }
     temperature = fit_temperature(scores[usable], truth[usable])
     kept = {name: weights[name] for name in readouts}
-    return Trained(readouts, kept, task.classes, normalise, temperature, dict(choice) | facts)
+    return Trained(readouts, kept, task.classes, task.normalise, temperature, dict(choice) | facts)

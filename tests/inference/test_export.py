@@ -9,7 +9,7 @@ import pytest
 
 from pcl_jax.commands import export as command
 from pcl_jax.commands.flags import Export
-from pcl_jax.data.vectors import pool_all
+from pcl_jax.data.vectors import pool, pool_all
 from pcl_jax.inference.model_folder import load_model
 from pcl_jax.models.readout import Readout, log_probabilities
 from tests.inference.conftest import tone
@@ -20,12 +20,12 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 from pcl_jax.inference.export import export_model, readout_graph  # noqa: E402 - after the skip
 
 CLASSES = ("angry", "calm", "sad")
-SHAPES = {"vector": (88,), "frames": (50, 64), "states": (50, 3, 16)}
+SHAPES = {"vector": (88,), "frames": (50, 64), "states": (50, 7, 16)}
 
 
 def make_readout(kind: str, seed: int = 0) -> Readout:
     rng = np.random.default_rng(seed)
-    size = 88 if kind == "vector" else 2 * int(np.prod(SHAPES[kind][1:]))
+    size = len(pool(np.zeros(SHAPES[kind])))
     scale = rng.uniform(0.5, 2, size) * np.sqrt(size)
     values = (rng.normal(size=size), scale, rng.normal(size=(size, 3)), rng.normal(size=3))
     return Readout(*(np.asarray(value, np.float32) for value in values))

@@ -59,7 +59,7 @@ def test_each_utterance_is_predicted_without_its_group():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(20, 6)).astype(np.float32)
     labels, groups = np.arange(20) % 3, np.arange(20) % 4
-    found = cross_validate((x @ x.T)[None], labels, groups, 3)
+    _, found = cross_validate((x @ x.T)[None], labels, groups, 3)
     for group in range(4):
         kept = groups != group
         dual = readout.fit(

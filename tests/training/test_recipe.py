@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from pcl_jax.training import recipe as recipes
+from pcl_jax.training import pool
+from pcl_jax.training.classifier import by_speaker, predict
+from pcl_jax.training.pool import Pool
 from pcl_jax.training.recipe import (
     METHODS,
-    by_speaker,
     concentration,
     fit_temperature,
     posterior_gain,
-    predict,
     recipe,
 )
 
@@ -93,6 +93,17 @@ def test_hidden_labels_are_never_read(method):
     np.testing.assert_array_equal(predict(one, vectors, speakers), predict(two, vectors, speakers))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pool_that_is_shared_changes_nothing(method):
+    vectors, truth, speakers = a_corpus(4)
+    shared = Pool(vectors, speakers)
+    for per_class in (2, 5):
+        labels = few(truth, per_class)
+        alone = METHODS[method](vectors, labels, speakers, CLASSES, kinds=KINDS)
+        together = METHODS[method](shared, labels, speakers, CLASSES, kinds=KINDS)
+        np.testing.assert_array_equal(predict(alone, vectors, speakers), predict(together, vectors, speakers))
+
+
 def test_unknown_speakers_get_the_predictions_of_the_fallback():
     vectors, truth, speakers = a_corpus(1, voice=1.5)
     trained = recipe(vectors, few(truth, 5), speakers, CLASSES, kinds=KINDS)
@@ -126,7 +137,7 @@ def test_a_method_needs_a_label():
 
 def test_too_many_unlabelled_utterances_are_drawn_from(monkeypatch):
     vectors, truth, speakers = a_corpus(8)
-    monkeypatch.setattr(recipes, "MOST_UNLABELLED", 100)
+    monkeypatch.setattr(pool, "MOST_UNLABELLED", 100)
     one, two = (METHODS["co-training"](vectors, few(truth, 4), speakers, CLASSES, seed=s) for s in (0, 0))
     np.testing.assert_array_equal(predict(one, vectors), predict(two, vectors))
     other = METHODS["co-training"](vectors, few(truth, 4), speakers, CLASSES, seed=1)

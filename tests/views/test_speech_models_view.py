@@ -13,7 +13,7 @@ from pcl_jax.config import Encoders
 from pcl_jax.data.ragged import pack
 from pcl_jax.models.encoders import ENCODERS
 from pcl_jax.views.clip import Clip
-from pcl_jax.views.speech_models import hidden_states, load
+from pcl_jax.views.speech_models import batched, hidden_states, load
 from pcl_jax.views.speech_models.batched import bucket
 from pcl_jax.views.speech_models.families import TINY, TINY_FOLDER
 from pcl_jax.views.speech_models.files import find_files
@@ -82,9 +82,17 @@ def test_whisper_keeps_the_valid_frames_of_its_window():
     np.testing.assert_allclose(found[1], expected, atol=4e-3)
 
 
-def test_what_is_compiled_is_one_program_per_bucket():
-    from pcl_jax.views.speech_models.batched import _compute
+def test_a_small_model_has_one_program_for_each_octave():
+    view = stand_in("wav2vec2", BARE)
+    view.features(waveforms(17_000))
+    before = batched._compute._cache_size()
+    view.features(waveforms(31_000, 20_000))
+    assert batched._compute._cache_size() == before
 
+
+def test_what_is_compiled_is_one_program_per_bucket(monkeypatch):
+    monkeypatch.setattr(batched, "SMALL", 0)
+    _compute = batched._compute
     view = stand_in("wav2vec2", BARE)
     view.features(waveforms(16_000))
     before = _compute._cache_size()
