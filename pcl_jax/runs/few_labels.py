@@ -18,7 +18,7 @@ from pcl_jax.runs import results
 from pcl_jax.runs.ledger import Predictions
 from pcl_jax.runs.spec import FewLabels
 from pcl_jax.runs.workspace import Workspace
-from pcl_jax.training import recipe
+from pcl_jax.training import classifier, recipe
 from pcl_jax.views.view import Kind
 
 Vectors = Mapping[str, Float[np.ndarray, "n d"]]
@@ -85,7 +85,7 @@ def run(workspace: Workspace, spec: FewLabels, material: Material) -> dict[str, 
             seeded(workspace.protocol.seed, "few labels", spec.fold, spec.labels.repeat).integers(2**31)
         ),
     )
-    every = recipe.predict(trained, material.test, _speakers(fold.test))
+    every = classifier.predict(trained, material.test, _speakers(fold.test))
     tested = labelled(fold.test, corpus)
     known = {u.id for u in tested}
     test = every[[u.id in known for u in fold.test]]
