@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 from pcl_jax.inference.model import Model
 from pcl_jax.models.readout import Readout
 from pcl_jax.runs.files import write_atomically
-from pcl_jax.training.recipe import Trained
+from pcl_jax.training.classifier import Trained
 from pcl_jax.views.view import Kind
 
 OPSET, IR_VERSION = 13, 8

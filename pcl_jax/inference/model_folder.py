@@ -20,7 +20,7 @@ from pcl_jax.inference.model import Model
 from pcl_jax.inference.reach import Reach
 from pcl_jax.models.readout import Readout
 from pcl_jax.runs.files import write_atomically
-from pcl_jax.training.recipe import Trained
+from pcl_jax.training.classifier import Trained
 from pcl_jax.views.catalogue import ViewSettings, catalogue
 from pcl_jax.views.view import View
 

@@ -14,7 +14,7 @@ from pcl_jax.features.store import Store
 from pcl_jax.inference import reach
 from pcl_jax.inference.clips import Clips, Recording, fault_of
 from pcl_jax.inference.model import Model
-from pcl_jax.training.recipe import LEAST_TO_NORMALISE
+from pcl_jax.training.classifier import LEAST_TO_NORMALISE
 
 BATCH = 256
 """Clips whose vectors are in memory at once."""

@@ -25,7 +25,7 @@ from pcl_jax.learn.steps import Steps
 from pcl_jax.rng import seeded
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.training import recipe
-from pcl_jax.training.recipe import Trained
+from pcl_jax.training.classifier import Trained
 from pcl_jax.views.view import View
 
 STEPS = ".learn"

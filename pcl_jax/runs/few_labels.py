@@ -19,6 +19,8 @@ from pcl_jax.runs.ledger import Predictions
 from pcl_jax.runs.spec import FewLabels
 from pcl_jax.runs.workspace import Workspace
 from pcl_jax.training import recipe
+from pcl_jax.training.classifier import predict
+from pcl_jax.training.pool import Pool
 from pcl_jax.views.view import Kind
 
 Vectors = Mapping[str, Float[np.ndarray, "n d"]]
@@ -52,7 +54,8 @@ def read(workspace: Workspace, spec: FewLabels, representations: Vectors) -> Mat
     for view, rows in representations.items():
         train[view] = beside(train[view], rows[: len(fold.train)])
         test[view] = beside(test[view], rows[len(rows) - len(fold.test) :])
-    return Material(train, test, {view: workspace.views[view].kind for view in spec.views})
+    kinds = {view: workspace.views[view].kind for view in spec.views}
+    return Material(Pool(train, _speakers(fold.train)), test, kinds)
 
 
 def beside(plain: Float[np.ndarray, "n d"], learned: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n f"]:
@@ -85,7 +88,7 @@ def run(workspace: Workspace, spec: FewLabels, material: Material) -> dict[str, 
             seeded(workspace.protocol.seed, "few labels", spec.fold, spec.labels.repeat).integers(2**31)
         ),
     )
-    every = recipe.predict(trained, material.test, _speakers(fold.test))
+    every = predict(trained, material.test, _speakers(fold.test))
     tested = labelled(fold.test, corpus)
     known = {u.id for u in tested}
     test = every[[u.id in known for u in fold.test]]

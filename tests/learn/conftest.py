@@ -8,7 +8,7 @@ import pytest
 from pcl_jax.learn.evaluation import Data
 from pcl_jax.models.readout import Readout
 from pcl_jax.training import recipe
-from pcl_jax.training.recipe import Trained
+from pcl_jax.training.classifier import Trained
 
 
 class Means:
