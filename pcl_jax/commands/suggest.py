@@ -75,14 +75,15 @@ def _predict(
     vectors: "Vectors", labels: np.ndarray, speakers: "Sequence[str]", kinds: "Mapping[str, str]", seed: int
 ) -> np.ndarray | None:
     """Return what a classifier that is trained on these labels says of every clip; None if it cannot help."""
-    from pcl_jax.training import classifier, recipe
+    from pcl_jax.training import recipe
+    from pcl_jax.training.classifier import predict
     from pcl_jax.training.suggest import typical_is_better
 
     classes = int(labels.max()) + 1
     if classes < 2 or typical_is_better(labels):
         return None
     trained = recipe.probe(vectors, labels, speakers, classes, kinds=kinds, seed=seed)
-    return classifier.predict(trained, vectors, speakers)
+    return predict(trained, vectors, speakers)
 
 
 def _report(command: flags.Suggest, suggestions: "Sequence[Suggestion]", speakers: int) -> None:

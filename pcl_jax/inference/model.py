@@ -12,8 +12,7 @@ from scipy.special import log_softmax
 from pcl_jax import audio
 from pcl_jax.inference.reach import Reach
 from pcl_jax.inference.vector_view import VectorView
-from pcl_jax.training import classifier
-from pcl_jax.training.classifier import Trained
+from pcl_jax.training.classifier import Trained, predict
 from pcl_jax.views.view import View
 
 
@@ -81,7 +80,7 @@ class Model:
             speakers: Who speaks in each utterance, where that is known: used by models that are normalised
                 per speaker, which then need all utterances of a speaker in one call.
         """
-        found = np.asarray(classifier.predict(self.trained, vectors, speakers), np.float64)
+        found = np.asarray(predict(self.trained, vectors, speakers), np.float64)
         return log_softmax(found, axis=1)  # float32 leaves the sum of the probabilities 1e-7 off
 
 

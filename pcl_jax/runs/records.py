@@ -102,7 +102,7 @@ class Record:
     skipped: int = 0
     """Utterances that the data claim and that were left out on request: their audio is missing or bad."""
     choice: Mapping[str, Any] | None = None
-    """What a method of few labels chose, and what its cross-validation saw."""
+    """Choice of a method of few labels, with the findings of its cross-validation."""
     params_digest: str = ""
     """sha256 over the final parameters in a fixed order: names, shapes, bytes."""
     run: str

@@ -26,8 +26,8 @@ holds other emotions, and six rounds up to 0.8 were 1 to 4 points worse on EMO-D
 PENALTY = 0.01
 """Penalty of every readout, on vectors of squared norm 1. Results hardly move from 0.001 to 0.1."""
 COMPARABLE = 0.8
-"""A view is taught by views whose weight is at least this share of its own. Without labels, when all weights are
-those of the prior, every view is taught."""
+"""A view is taught by views whose weight is at least this share of its own. Every view is taught while labels
+say no more than the prior."""
 
 
 def teachers(weights: Float[Array, " k"]) -> Float[np.ndarray, "k k"]:

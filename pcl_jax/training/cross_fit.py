@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from pcl_jax.corpora.grouping import group_speakers
 from pcl_jax.rng import seeded
-from pcl_jax.training import classifier
-from pcl_jax.training.classifier import Trained
+from pcl_jax.training.classifier import Trained, predict
 
 Vectors: TypeAlias = Mapping[str, np.ndarray]
 """View -> one row per utterance, `[n, d]`."""
@@ -123,7 +122,7 @@ def _predict_held_out(
         seed=seed,
     )
     ours = {view: rows[held_out] for view, rows in vectors.items()}
-    return np.asarray(classifier.predict(trained, ours, list(names[held_out])), np.float64)
+    return np.asarray(predict(trained, ours, list(names[held_out])), np.float64)
 
 
 def label_subset(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcl_jax.training import classifier
+from pcl_jax.training.classifier import predict
 from pcl_jax.training.cross_fit import assign_folds, classes_with_test, cross_fit, label_subset
 from tests.learn.conftest import Means, make
 
@@ -44,7 +44,7 @@ def test_probabilities_sum_to_one_for_every_labelled_row_whatever_the_labels(spe
     found = np.exp(fitted(data)[data.labelled])
     assert np.isfinite(found).all()
     assert (found.sum(axis=1) < 1.001).all()
-    trained = classifier.predict(Means()(data.vectors, data.labels, data.speakers, classes), data.vectors)
+    trained = predict(Means()(data.vectors, data.labels, data.speakers, classes), data.vectors)
     np.testing.assert_allclose(np.exp(trained).sum(axis=1), 1, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcl_jax.training import readout
+from pcl_jax.training import co_training, readout
 from pcl_jax.training.co_training import PENALTY, UNLABELLED, UNUSED, co_train, select, teachers
 from pcl_jax.training.competence import log_odds
 
@@ -100,7 +100,9 @@ def test_a_copy_of_a_view_teaches_it_nothing_new():
     assert same.mean() > 0.85
 
 
-def test_unused_rows_have_no_influence():
+def test_unused_rows_have_no_influence(monkeypatch):
+    # Rough fits differ by more than rounding, and a pseudo-label more or less changes everything after it.
+    monkeypatch.setattr(co_training, "ROUGH", readout.EXACT)
     rng = np.random.default_rng(4)
     truth = np.arange(60) % CLASSES
     views = [a_view(rng, truth, 1.5) for _ in range(2)]
@@ -114,7 +116,7 @@ def test_unused_rows_have_no_influence():
     two = co_train(large, padded, teachers(np.ones(2)), plain(large, padded))
     # Coefficients that the Gram matrix maps to zero are free, so scores are compared.
     scores = readout.logits(one, small), readout.logits(two, large)
-    np.testing.assert_allclose(scores[1][:, :60], scores[0], atol=0.02)
+    np.testing.assert_allclose(scores[1][:, :60], scores[0], atol=1e-4)
     np.testing.assert_array_equal(two.alpha[:, 60:], 0)
 
 
