@@ -16,7 +16,7 @@ import soundfile
 
 from pcl_jax.config import Finetuning, Pretraining, Settings
 from pcl_jax.corpora import parse_targets, read
-from pcl_jax.corpora.voice import SAMPLING_RATE, Manner, speak
+from pcl_jax.corpora.voice import SAMPLING_RATE, Manner, draw_sentence, speak
 from pcl_jax.features.extract import extract
 from pcl_jax.runs.runner import open_runner
 from pcl_jax.runs.spec import Finetune, Labels, Probe
@@ -30,14 +30,13 @@ def record(folder: Path) -> Path:
     rows = []
     for speaker in range(10):
         for number in range(8):
-            excited = number % 4 < 2
-            pitch = (110 if speaker % 2 else 190) * (1.4 if excited else 1.0) * rng.uniform(0.9, 1.1)
+            excited, woman = number % 4 < 2, speaker % 2 == 0
+            pitch = (190 if woman else 110) * (1.4 if excited else 1.0) * rng.uniform(0.9, 1.1)
             rate = 5.5 if excited else 4.0
-            manner = Manner(
-                pitch, 3.0, -2.0, rate, -22.0, 1500.0, 0.01, 0.05, 0.05, 1.0 + 0.17 * (speaker % 2)
-            )
+            tract = 1.17 if woman else 1.0
+            manner = Manner(pitch, 3.0, -2.0, rate, -22.0, 1500.0, 0.01, 0.05, 0.05, tract)
             name = f"speaker{speaker}-{number}.wav"
-            soundfile.write(folder / name, speak(manner, 1.5, rng), SAMPLING_RATE)
+            soundfile.write(folder / name, speak(manner, draw_sentence(7, rng), rng), SAMPLING_RATE)
             label = ("excited" if excited else "calm") if number % 2 else ""
             rows.append((name, f"speaker{speaker}", label))
     table = folder / "mine.csv"

@@ -15,7 +15,7 @@ PAGES = (
     *(ROOT / name for name in ("README.md", "RESULTS.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 )
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```([^\n`]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(
     r"(?:^|\s|/)(pcl (?:corpus|extract|features|pretrain|finetune"
     r"|learn|predict|embed|suggest|demo|export)\b.*"

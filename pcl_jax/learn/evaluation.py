@@ -76,7 +76,7 @@ class Evaluation:
     temperature: float
     """Factor on the classifier's own temperature, fitted on cross-fitted predictions."""
     calibration_error: float
-    """Of cross-fitted predictions, each with the temperature of the other folds."""
+    """Calibration error of cross-fitted predictions, each with the temperature of the other folds."""
     brier: float
     untestable: tuple[str, ...]
     """Classes whose labels all lie in one fold."""

@@ -179,8 +179,9 @@ def _tile(rows: Rows, block_size: int) -> tuple[_Side, _Side, tuple[Int[Array, "
     a, c = rows.anchor_present, rows.candidate_present
     a = jnp.ones(rows.anchors.shape[:2], bool) if a is None else a
     c = jnp.ones(rows.candidates.shape[:2], bool) if c is None else c
-    one = jnp.zeros(n, int), jnp.zeros(m, int)  # without groups all rows are of one
-    g, h = (rows.anchor_group, rows.candidate_group) if rows.anchor_group is not None else one
+    g, h = rows.anchor_group, rows.candidate_group
+    if g is None or h is None:
+        g, h = jnp.zeros(n, int), jnp.zeros(m, int)  # all rows are of one group
     anchors = _Side(rows.anchors, rows.anchor_positive, a, rows.offset + jnp.arange(n)[None], g[None])
     candidates = _Side(rows.candidates, rows.candidate_positive, c, jnp.arange(m)[None], h[None])
     starts = jnp.meshgrid(jnp.arange(0, n, block_size), jnp.arange(0, m, block_size), indexing="ij")

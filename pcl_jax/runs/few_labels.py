@@ -54,7 +54,7 @@ def read(workspace: Workspace, spec: FewLabels, representations: Vectors) -> Mat
     for view, rows in representations.items():
         train[view] = beside(train[view], rows[: len(fold.train)])
         test[view] = beside(test[view], rows[len(rows) - len(fold.test) :])
-    kinds = {view: workspace.views[view].kind for view in spec.views}
+    kinds: dict[str, Kind] = {view: workspace.views[view].kind for view in spec.views}
     return Material(Pool(train, _speakers(fold.train)), test, kinds)
 
 

@@ -205,10 +205,9 @@ def _co_train_all(grams, labels, advice, start):
     def score(dual):
         return jax.nn.log_softmax(readout.logits(dual, grams))
 
-    parts = jax.tree.map(lambda leaf: leaf[:-1], (labels, start))
-    whole = jax.tree.map(lambda leaf: leaf[-1], (labels, start))
-    without = jax.vmap(lambda row, dual: score(train(row, dual, readout.ROUGH)))(*parts)
-    dual = train(*whole, readout.EXACT)
+    starts = jax.tree.map(lambda leaf: leaf[:-1], start)
+    without = jax.vmap(lambda row, dual: score(train(row, dual, readout.ROUGH)))(labels[:-1], starts)
+    dual = train(labels[-1], jax.tree.map(lambda leaf: leaf[-1], start), readout.EXACT)
     return dual, score(dual), without
 
 
