@@ -316,7 +316,7 @@ def test_pretraining_says_its_plan_first_and_compiles_few_programs(capsys, tmp_p
     lines = out.splitlines()
     assert lines[0] == "emodb: 40 utterances, 0.01 h of speech."
     assert lines[1].startswith("plan: 1. extract features where they are missing: mel, egemaps, wav2vec2; ")
-    assert "2. pre-train on 24 utterances, 2 epochs or fewer, 0 s at most; 3. compare 27 " in lines[1]
+    assert "2. pre-train on 24 utterances, 2 epochs or fewer, 20 s at most; 3. compare 27 " in lines[1]
     assert lines[2].startswith("to extract: 40 utterances")
     counts = {
         work: int(line.split(": ")[1].split()[0])
@@ -326,3 +326,4 @@ def test_pretraining_says_its_plan_first_and_compiles_few_programs(capsys, tmp_p
     }
     assert 0 < counts["pre-training"] <= 6
     assert 0 < counts["the comparison"] <= 12
+    assert any(line.startswith("Without training networks, on the same ") for line in lines)

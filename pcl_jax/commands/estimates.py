@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 INFERENCE_S: Mapping[str, float] = {"frames": 3.5e-9, "states": 0.3e-9, "vector": 1e-7}
 """Seconds that two cores take to encode a byte of features of each kind, without gradients."""
 
+PRETRAINING_COMPILE_S, COMPARISON_COMPILE_S = 20, 40
+"""Seconds that two cores take to compile a pre-training of three views, and a comparison of fine-tunings.
+Compiled programs are kept on disk: the next run takes a fifth of it."""
 TRAINING = 3
 """Times of inference that a training step takes: forward, and backward twice."""
 

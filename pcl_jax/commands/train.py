@@ -8,13 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pcl_jax.commands import flags, terminal
-from pcl_jax.commands.estimates import epoch_s
+from pcl_jax.commands.estimates import COMPARISON_COMPILE_S, PRETRAINING_COMPILE_S, epoch_s
 from pcl_jax.commands.session import UsageError, open_runner, run_plan
 from pcl_jax.commands.session import pretrain as pretrain_with_progress
 from pcl_jax.corpora.folds import leave_one_session_out
 
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
+    from pcl_jax.runs.runner import Runner
     from pcl_jax.views.view import View
 
 COMPARED = {0.05: 3}
@@ -40,9 +41,27 @@ def pretrain(command: flags.Pretrain) -> int:
         terminal.out.print(terminal.comparison(rows, terminal.fold_title(runner, command.fold)))
         answers, truth = reading.read_answers(runner.ledger, plan, runner.corpus)
         terminal.out.print(reading.sentence(answers, truth), markup=False, highlight=False)
+        terminal.out.print(_recipe_line(runner, command.fold), markup=False, highlight=False)
     terminal.out.print(f"run: {folder}", markup=False, highlight=False)
     terminal.out.print(f"next: {_next_command(command, str(folder))}", markup=False, highlight=False)
     return 0
+
+
+def _recipe_line(runner: "Runner", fold: int) -> str:
+    """Train the recipe and the best simple probe on the same few labels; return how they do."""
+    from pcl_jax.runs.spec import FewLabels, Labels
+
+    share = min(COMPARED)
+    scores, n_labelled = {}, 0
+    for method in ("probe", "recipe"):
+        draws = [Labels(share, None, repeat) for repeat in range(COMPARED[share])]
+        rows = run_plan(runner, [FewLabels(fold, tuple(runner.views), method, labels) for labels in draws])
+        scores[method] = 100 * sum(row["uar"] for row in rows) / len(rows)
+        n_labelled = rows[0]["n_labelled"]
+    return (
+        f"Without training networks, on the same {n_labelled} labels: UAR {scores['probe']:.1f} by the best "
+        f"single view, {scores['recipe']:.1f} by the recipe (all views, co-training; see `pcl learn`)."
+    )
 
 
 def _plan(command: flags.Pretrain, corpus: "Corpus", views: "Mapping[str, View]") -> str:
@@ -58,18 +77,18 @@ def _plan(command: flags.Pretrain, corpus: "Corpus", views: "Mapping[str, View]"
     steps = [
         f"extract features where they are missing: {', '.join(views)}",
         f"pre-train on {len(fold.train):,} utterances, {epochs} epochs or fewer"
-        + about(epochs * epoch_s(views.values(), train_s, validation_s)),
+        + about(PRETRAINING_COMPILE_S + epochs * epoch_s(views.values(), train_s, validation_s)),
     ]
     if command.compare:
         epochs = command.finetuning.epochs
         repeats = sum(COMPARED.values())
         one_s = sum(
-            share * count * epoch_s(views.values(), share * train_s, validation_s)
+            count * epoch_s(views.values(), share * train_s, validation_s)
             for share, count in COMPARED.items()
         )
         steps.append(
             f"compare {3 * repeats * len(views)} fine-tunings, with and without it"
-            + about(2 * epochs * one_s)
+            + about(COMPARISON_COMPILE_S + 3 * epochs * one_s)
         )
     return "plan: " + "; ".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
 
