@@ -25,7 +25,8 @@ def calibration_error(probabilities: Float[np.ndarray, "n c"], truth: Int[np.nda
         truth: True classes.
 
     Returns:
-        The mean over bins of the distance between accuracy and mean confidence, 0 to 1; NaN without utterances.
+        The mean over bins of the distance between accuracy and mean confidence, 0 to 1; NaN without
+        utterances.
 
     Example:
         >>> calibration_error(np.array([[0.8, 0.2]] * 10), np.array([0] * 8 + [1] * 2))
