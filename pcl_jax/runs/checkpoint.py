@@ -5,7 +5,10 @@ kill leaves the one before. Parameters are one safetensors file whose header say
 `load_encoder` refuses to use them for anything else. Nothing is unpickled.
 """
 
+import errno
 import json
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,9 @@ from safetensors.numpy import save
 
 from pcl_jax.arrays import flatten, unflatten
 from pcl_jax.runs.files import write_atomically
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+"""Orbax logs a traceback for each of its threads that fails; the error itself reaches the caller."""
 
 State = TypeVar("State")
 CARD = "run.json"
@@ -35,15 +41,26 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def states(folder: Path) -> Iterator["States"]:
-    """Open the training states of a run; wait for the last save when left, however it is left."""
+    """Open the training states of a run; wait for the last save when left, however it is left.
+
+    Raises:
+        CheckpointError: the disk is full. The states before are kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     latest = ocp.training.preservation_policies.LatestN(2)
-    with ocp.training.Checkpointer(
-        str(folder.absolute()),
-        preservation_policy=latest,  # pyright: ignore[reportArgumentType] - orbax's own policy
-        cleanup_tmp_directories=True,
-    ) as checkpointer:
-        yield States(folder, checkpointer)
+    try:
+        with ocp.training.Checkpointer(
+            str(folder.absolute()),
+            preservation_policy=latest,  # pyright: ignore[reportArgumentType] - orbax's own policy
+            cleanup_tmp_directories=True,
+        ) as checkpointer:
+            yield States(folder, checkpointer)
+    except ValueError as error:  # of a thread of orbax, from a save or from the wait for it
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise CheckpointError(
+            f"{folder}: the disk is full; make room and run the same command to resume"
+        ) from error
 
 
 class States:
