@@ -1,4 +1,4 @@
-"""Training states on a disk that fails; that they resume a run to the bit is in tests/training and tests/runs."""
+"""Training states on a disk that fails; tests of the runner resume them."""
 
 import pytest
 
