@@ -60,7 +60,7 @@ def bootstrap_uar(
         The estimate; low, high and p are NaN for a single speaker, all for none.
 
     Example:
-        >>> right, total = np.array([[[8, 6], [4, 2]]]), np.array([[10, 10], [10, 10]])
+        >>> right, total = np.array([[[8.0, 6.0], [4.0, 2.0]]]), np.array([[10, 10], [10, 10]])
         >>> estimate = bootstrap_uar(right, total)
         >>> estimate.value, round(estimate.low, 1), round(estimate.high, 1)
         (0.5, 0.3, 0.7)

@@ -64,7 +64,8 @@ def paired_uar(
 
     Example:
         >>> truth = np.array([0, 0, 0, 1, 1, 1])
-        >>> paired_uar(truth, np.array([1.0, 1, 1, 1, 1, 0]), np.array([0.0, 1, 1, 1, 0, 0])).mean.round(3)
+        >>> first, second = np.array([1.0, 1, 1, 1, 1, 0]), np.array([0.0, 1, 1, 1, 0, 0])
+        >>> print(f"{paired_uar(truth, first, second).mean:.3f}")
         0.333
     """
     differences = [(first - second)[truth == c] for c in np.unique(truth)]

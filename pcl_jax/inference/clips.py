@@ -31,7 +31,7 @@ class Window(NamedTuple):
     def starts(self, duration_s: float) -> Iterator[float]:
         """Yield the starts of the windows of a recording; the last window ends where the recording does.
 
-        >>> list(Window(5, 2).starts(10.5)), list(Window(5, 2).starts(3))
+        >>> list(Window(5.0, 2.0).starts(10.5)), list(Window(5.0, 2.0).starts(3.0))
         ([0.0, 2.0, 4.0, 5.5], [0.0])
         """
         if duration_s <= self.length_s:
