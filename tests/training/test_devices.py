@@ -146,9 +146,9 @@ def test_a_step_is_the_same_on_any_number_of_devices(features, initial, one_devi
 def test_pre_training_has_the_same_losses_on_any_number_of_devices(make_runner, devices):
     """Two epochs of three batches of 16: what one step leaves wrong, the next ones see.
 
-    The gradient of a bias before a batch norm is rounding noise, and Adam moves it by the learning rate in the
-    noise's direction. Training does not see that, but running statistics lag behind it, and with them the
-    validation loss. So the rate is small.
+    The gradient of a bias before a batch norm is rounding noise, and Adam moves it by the learning rate in
+    the noise's direction. Training does not see that, but running statistics lag behind it, and with them
+    the validation loss. So the rate is small.
     """
     views = (
         replace(VIEWS[0], encoder_of=lambda: SpectrogramEncoder(channels=(4, 4, 8), dropout=0.0)),
