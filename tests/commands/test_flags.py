@@ -1,8 +1,13 @@
 """Flags: what is printed to be typed again means the same; numbers that cannot be meant are one line."""
 
+import contextlib
+import io
+import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pcl_jax.commands.flags import Finetune, Pretrain, parse, words_to_repeat
 
@@ -52,3 +57,48 @@ def test_a_number_that_cannot_be_meant_is_refused_before_anything_is_done(capsys
     assert stop.value.code == 2
     assert says in error
     assert "Traceback" not in error
+
+
+NUMBERS = {
+    "epochs": (1, None),
+    "batch": (2, None),
+    "patience": (1, None),
+    "temperature": (0.0, None),
+    "learning-rate": (0.0, None),
+    "encoders.dropout": (0.0, 1.0),
+}
+"""Flags of `pcl pretrain` and their ranges; those of decimal numbers leave out the ends, but for no dropout."""
+VALUES = st.one_of(
+    st.integers(-3, 3).map(str),
+    st.integers().map(str),
+    st.floats(-1.5, 1.5).map(str),
+    st.floats().map(str),
+    st.sampled_from(["", "nan", "inf", "-inf", "1e400", "0x10", "1_000", "ten", "1,5", "--", "-", "\u0661"]),
+)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(sorted(NUMBERS)), VALUES)
+def test_any_number_is_taken_as_it_is_or_refused_by_name(flag, value):
+    """A value that is taken lies in the flag's range; one that is not ends with code 2 and names the flag."""
+    printed, code = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            command = parse(["pretrain", f"--{flag}={value}"])
+    except SystemExit as stop:
+        code = stop.code
+    if code is not None:
+        assert code == 2
+        text = printed.getvalue()
+        assert flag.rsplit(".", 1)[-1] in text
+        assert "Traceback" not in text
+        return
+    assert isinstance(command, Pretrain)
+    owner = command.encoders if "." in flag else command.pretraining
+    taken = getattr(owner, flag.rsplit(".", 1)[-1].replace("-", "_"))
+    low, high = NUMBERS[flag]
+    assert math.isfinite(taken)
+    assert taken >= low
+    assert taken > low or flag in ("epochs", "batch", "patience", "encoders.dropout")
+    assert high is None or taken < high
+    assert taken == float(value)
