@@ -67,7 +67,7 @@ NUMBERS = {
     "learning-rate": (0.0, None),
     "encoders.dropout": (0.0, 1.0),
 }
-"""Flags of `pcl pretrain` and their ranges; those of decimal numbers leave out the ends, but for no dropout."""
+"""Flags of `pcl pretrain` and their ranges, whose ends are out for decimal numbers, but for no dropout."""
 VALUES = st.one_of(
     st.integers(-3, 3).map(str),
     st.integers().map(str),
