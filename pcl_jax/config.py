@@ -7,6 +7,7 @@ public code; otherwise our choice, argued in PAPER.md under the same name.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from math import inf
 from typing import Any, Literal
 
 TRAINING_VERSION = 2
@@ -81,7 +82,7 @@ class Pretraining:
         """Refuse numbers that cannot be meant."""
         _require(self.utterances is None or self.utterances > 0, "utterances", self.utterances, "1 or more")
         _require(self.batch > 1, "batch", self.batch, "2 or more: an utterance needs negatives")
-        _require(self.temperature > 0, "temperature", self.temperature, "a number above 0")
+        _require(0 < self.temperature < inf, "temperature", self.temperature, "a number above 0")
         threshold = self.plateau_threshold
         _require(0 <= threshold < 1, "plateau-threshold", threshold, "0 or more, less than 1")
         _check_schedule(self)
@@ -120,7 +121,7 @@ def _check_schedule(options: Pretraining | Finetuning) -> None:
     for name in ("epochs", "patience", "plateau_patience"):
         value = getattr(options, name)
         _require(value > 0, name.replace("_", "-"), value, "1 or more")
-    _require(options.learning_rate > 0, "learning-rate", options.learning_rate, "a number above 0")
+    _require(0 < options.learning_rate < inf, "learning-rate", options.learning_rate, "a number above 0")
     factor = options.plateau_factor
     _require(0 < factor <= 1, "plateau-factor", factor, "a number above 0, at most 1 (never)")
 
