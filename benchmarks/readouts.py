@@ -6,8 +6,8 @@ The work is the cross-validation of one method over a sweep: for each labelled s
 without each of five groups of speakers and one on all. Vectors are synthetic, of the sizes that eGeMAPS, mel
 and three hidden states of Whisper base have. Both sides start from the standardised vectors and end with the
 log-probabilities of the labelled utterances; they alternate, and the median round of each is printed.
-scikit-learn stops at its default tolerance, so its log-probabilities differ from ours by some thousandths;
-tests/training/test_readout.py compares both at convergence.
+scikit-learn stops at its default tolerance, so its log-probabilities differ from ours (the largest difference
+is printed); tests/training/test_readout.py compares both at convergence.
 """
 
 import argparse
