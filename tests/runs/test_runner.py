@@ -282,7 +282,7 @@ def test_a_fourth_view_is_an_object_and_a_name(make_runner):
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_step_view_and_gradient(make_runner):
     """A rate without bounds: the first step ruins all parameters, the second step's loss shows it."""
-    wild = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, learning_rate=float("inf")))
+    wild = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, learning_rate=1e38))
     with pytest.raises(FloatingPointError) as error:
         pretrain(make_runner(settings=wild), 1)
     message = str(error.value)
