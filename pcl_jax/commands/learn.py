@@ -44,7 +44,7 @@ def learn(command: flags.Learn) -> int:
     corpus, remark = learning.choose_clips(corpus, command.most_unlabelled, command.seed)
     if remark:
         terminal.out.print(remark, markup=False, highlight=False)
-    corpus, vectors = _vectors(command, views, corpus)
+    corpus, vectors = extract_vectors(command, views, corpus)
     data = learning.data_of(corpus, vectors, views)
     facts = {"corpus": corpus.name, "views": {name: view.title for name, view in views.items()}}
     with terminal.bar("learn") as progress:
@@ -76,10 +76,16 @@ def read_labelled(command: flags.Learn) -> Corpus:
     return with_targets(corpus, parse_targets(command.targets)) if command.targets else corpus
 
 
-def _vectors(
-    command: flags.Learn, views: dict[str, View], corpus: Corpus
+def extract_vectors(
+    command: flags.OnAudio, views: dict[str, View], corpus: Corpus
 ) -> tuple[Corpus, dict[str, store.Store]]:
-    """Return the corpus without unusable audio, and the store of each view's vectors."""
+    """Return the corpus without unusable audio, and the store of each view's vectors.
+
+    Vectors that are missing are computed: of stored features where they are there, else of the audio.
+
+    Raises:
+        CorpusError: Audio cannot be used, and `--on-bad-audio` is "error"; or too few labels are left.
+    """
     pooled: dict[str, View] = {
         name: VectorView(view, store.place(command.features, corpus.name, name, view.describe()))
         for name, view in views.items()

@@ -1,6 +1,6 @@
 """Evaluation within the labels there are: speakers left out, the recipe beside the best simple probe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from pcl_jax.evaluation.metrics import confusion, recall
 from pcl_jax.learn.steps import Steps
 from pcl_jax.rng import seeded
 from pcl_jax.training import recipe
+from pcl_jax.training.classifier import Trained
 from pcl_jax.training.cross_fit import Fit, Vectors, assign_folds, classes_with_test, cross_fit, label_subset
 
 CURVE = (0.25, 0.5)
@@ -83,13 +84,17 @@ class Evaluation:
     folds: int
 
 
-def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
+def evaluate(
+    data: Data, seed: int, steps: Steps, *, method: Callable[..., Trained] | None = None, curve: bool = True
+) -> Evaluation:
     """Cross-fit the recipe and the baseline, and the recipe on subsets of the labels.
 
     Args:
         data: Vectors, labels, speakers.
         seed: Names every random draw.
         steps: Keeps the predictions of every fold.
+        method: The method; None: the recipe.
+        curve: Whether to measure the label curve too, which is four of six cross-fittings.
     """
     count = len(data.classes)
     folds = assign_folds(data.labels, data.speakers)
@@ -108,9 +113,9 @@ def evaluate(data: Data, seed: int, steps: Steps) -> Evaluation:
             do=lambda fold, step: steps.do(f"{name}-{fold}", step),
         )
 
-    best, simple = (partial(method, kinds=data.kinds) for method in (recipe.recipe, recipe.probe))
+    best, simple = (partial(fit, kinds=data.kinds) for fit in (method or recipe.recipe, recipe.probe))
     found = {"recipe": fitted("recipe", best), "baseline": fitted("baseline", simple)}
-    subsets = _subsets(data, seed)
+    subsets = _subsets(data, seed) if curve else {}
     for name, known in subsets.items():
         found[name] = fitted(name, best, known)
     rows = data.labelled

@@ -109,6 +109,8 @@ def learn(
     facts: Mapping[str, Any] | None = None,
     synthetic: bool = False,
     finished: Callable[[int], None] = lambda _: None,
+    method: Callable[..., Trained] | None = None,
+    curve: bool = True,
 ) -> dict[str, Any]:
     """Evaluate the recipe within the labels, refit it on all of them, write the model folder and the report.
 
@@ -122,6 +124,8 @@ def learn(
         facts: Facts for the report and the model: corpus, digests.
         synthetic: Whether the speech is synthetic.
         finished: Called with the number of finished steps.
+        method: The method; None: the recipe.
+        curve: Whether to measure the label curve, which is two thirds of the time.
 
     Returns:
         The report, JSON types.
@@ -131,8 +135,8 @@ def learn(
     require_place(folder)
     (folder / STEPS).mkdir(parents=True, exist_ok=True)
     steps = Steps(folder / STEPS, identity, finished)
-    evaluation = evaluate(data, seed, steps)
-    trained = recipe.recipe(
+    evaluation = evaluate(data, seed, steps, method=method, curve=curve)
+    trained = (method or recipe.recipe)(
         data.vectors, data.labels, list(data.speakers), len(data.classes), kinds=data.kinds, seed=seed
     )
     trained = _calibrated(trained, evaluation.temperature)
