@@ -269,12 +269,14 @@ class Demo:
 
 @dataclass(frozen=True)
 class Export:
-    """Write the readouts of a model as ONNX, for programs without Python or JAX."""
+    """Write the readouts of a model as ONNX, for programs without Python or JAX, or as programs of JAX."""
 
     model: Positional[Path]
     """Model folder, as `pcl learn` writes it."""
-    out: Path = Path("onnx")
-    """Folder to write: a file for each view of the model."""
+    out: Path | None = None
+    """Folder to write: a file for each view of the model. None given: ./onnx or ./jax."""
+    format: Literal["onnx", "jax"] = "onnx"
+    """onnx (needs the extra onnx), or jax: what jax.export.deserialize reads."""
     speech_model: str | None = None
     """Place of the speech model on this machine, if it has moved since the training."""
     debug: Switch = False

@@ -1,4 +1,4 @@
-"""Export to ONNX: the trained part of a model, one file for each view, for programs without Python or JAX.
+"""Export: the trained part of a model, one file for each view, as ONNX or as a program of JAX.
 
 A file takes features and returns log-probabilities: pooling over frames, standardisation, a linear layer and
 softmax. The front end is not in it: whoever uses the file computes the features of the view, with the
@@ -9,28 +9,28 @@ prediction:
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from typing import Any, Literal
 
 from pcl_jax.inference.model import Model
 from pcl_jax.models.readout import Readout
 from pcl_jax.runs.files import write_atomically
 from pcl_jax.training.classifier import Trained
-from pcl_jax.views.view import Kind
+from pcl_jax.views.view import View
 
-OPSET, IR_VERSION = 13, 8
-"""Versions of ONNX that runtimes from 2021 on read."""
+Format = Literal["onnx", "jax"]
+"""Kinds of files, which are the endings of their names too."""
+Serialise = Callable[[Readout, View, tuple[str, ...]], bytes]
+"""Function from the readout of a view and the names of the classes to the content of a file."""
 FUSION = "fusion.json"
 NORMALISED_PER_SPEAKER = (
     "the readouts expect vectors that are normalised by their speaker's mean and deviation"
 )
 
 
-def export_model(model: Model, folder: Path) -> list[Path]:
-    """Write `NAME.onnx` for each view of a model, and `fusion.json`: together they are `model.predict`.
+def export_model(model: Model, folder: Path, format: Format = "onnx") -> list[Path]:
+    """Write a file for each view of a model, and `fusion.json`: together they are `model.predict`.
 
     A model that is normalised per speaker has two classifiers. That for speakers who are not known is written
     to the folder itself, the other one to `per_speaker/`.
@@ -38,21 +38,27 @@ def export_model(model: Model, folder: Path) -> list[Path]:
     Args:
         model: A trained model.
         folder: Made if it is not there; files of these names are replaced.
+        format: "onnx": `NAME.onnx`, see `export_onnx.readout_graph`; "jax": `NAME.jax`, see
+            `export_jax.readout_program`.
 
     Returns:
         The paths that were written.
+
+    Raises:
+        ModuleNotFoundError: The format is "onnx", and the package `onnx` is not installed.
     """
-    paths = _export(model, model.trained.fallback or model.trained, folder)
+    paths = _export(model, model.trained.fallback or model.trained, folder, format)
     if model.trained.fallback is not None:
-        paths += _export(model, model.trained, folder / "per_speaker")
+        paths += _export(model, model.trained, folder / "per_speaker", format)
     return paths
 
 
-def _export(model: Model, trained: Trained, folder: Path) -> list[Path]:
-    contents: dict[str, bytes] = {}
-    for name, readout in trained.readouts.items():
-        graph = readout_graph(readout, model.views[name].kind, model.classes)
-        contents[f"{name}.onnx"] = graph.SerializeToString()
+def _export(model: Model, trained: Trained, folder: Path, format: Format) -> list[Path]:
+    serialise = _serialise(format)
+    contents = {
+        f"{name}.{format}": serialise(readout, model.views[name], model.classes)
+        for name, readout in trained.readouts.items()
+    }
     fusion: dict[str, Any] = {
         "classes": list(model.classes),
         "weights": {name: float(weight) for name, weight in trained.weights.items()},
@@ -66,94 +72,11 @@ def _export(model: Model, trained: Trained, folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def readout_graph(readout: Readout, kind: Kind, classes: tuple[str, ...]) -> ModelProto:
-    """Return the ONNX model of a readout.
+def _serialise(format: Format) -> Serialise:
+    if format == "jax":
+        from pcl_jax.inference.export_jax import readout_program, state_sizes
 
-    Input `features`, float32: `[batch, d]` for a view of vectors, `[batch, time, m]` for frames,
-    `[batch, time, h, d]` for hidden states. Batch and time are free; all utterances of a batch have the same
-    number of frames, since padding would count. Outputs, named as in audonnx: `hidden_states`, the vector
-    `[batch, d]`, and `logits`, log-probabilities `[batch, c]`.
+        return lambda readout, view, _: readout_program(readout, view.kind, state_sizes(view))
+    from pcl_jax.inference.export_onnx import readout_graph
 
-    Args:
-        readout: Its parameters.
-        kind: Shape of the view's features.
-        classes: Names of the classes, stored in the file's metadata.
-    """
-    size = len(readout.mean)
-    constants = {
-        "mean": readout.mean, "scale": readout.scale, "weight": readout.weight, "bias": readout.bias,
-        "zero": np.float32(0),
-    }  # fmt: skip
-    shape: list[str | int] = ["batch", size]
-    nodes = [helper.make_node("Identity", ["features"], ["hidden_states"])]
-    if kind != "vector":
-        shape = ["batch", "time", size // 2] if kind == "frames" else ["batch", "time", "states", "width"]
-        constants |= {"flat": np.array([0, 0, size // 2]), "one": np.array([1])}  # 0 keeps an axis
-        nodes = _pooling("features" if kind == "frames" else "middle")
-    if kind == "states":
-        constants |= {"two": np.array([2]), "three": np.array([3])}
-        nodes = _middle_states() + nodes
-    nodes += [
-        *_standardising(),
-        helper.make_node("MatMul", ["standardised", "weight"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["scores"]),
-        helper.make_node("LogSoftmax", ["scores"], ["logits"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "readout",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor_value_info("hidden_states", TensorProto.FLOAT, ["batch", size]),
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(classes)]),
-        ],
-        [_constant(name, value) for name, value in constants.items()],
-    )
-    model = helper.make_model(
-        graph, producer_name="pcl_jax", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
-    helper.set_model_props(model, {"classes": json.dumps(classes)})
-    checker.check_model(model, full_check=True)
-    return model
-
-
-def _middle_states() -> list[Any]:
-    """Return the nodes that choose the middle third of the hidden states, as `pcl_jax.data.vectors.pool`."""
-    return [
-        helper.make_node("Shape", ["features"], ["shape"]),
-        helper.make_node("Gather", ["shape", "two"], ["count"]),
-        helper.make_node("Div", ["count", "three"], ["third"]),
-        helper.make_node("Sub", ["count", "third"], ["end"]),
-        helper.make_node("Slice", ["features", "third", "end", "two"], ["middle"]),
-    ]
-
-
-def _pooling(frames: str) -> list[Any]:
-    """Return the nodes of `pcl_jax.data.vectors.pool`: means over frames, then standard deviations."""
-    return [
-        helper.make_node("Reshape", [frames, "flat"], ["frames"]),
-        helper.make_node("ReduceMean", ["frames"], ["centre"], axes=[1], keepdims=1),
-        helper.make_node("Sub", ["frames", "centre"], ["deviation"]),
-        helper.make_node("Mul", ["deviation", "deviation"], ["squares"]),
-        helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[1], keepdims=1),
-        helper.make_node("Sqrt", ["variance"], ["spread"]),
-        helper.make_node("Concat", ["centre", "spread"], ["pooled"], axis=2),
-        helper.make_node("Squeeze", ["pooled", "one"], ["hidden_states"]),
-    ]
-
-
-def _standardising() -> list[Any]:
-    """Return the nodes that scale the vector; a value that is not finite becomes the mean, 0."""
-    return [
-        helper.make_node("Sub", ["hidden_states", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "scale"], ["scaled"]),
-        helper.make_node("IsNaN", ["centred"], ["missing"]),
-        helper.make_node("IsInf", ["centred"], ["infinite"]),
-        helper.make_node("Or", ["missing", "infinite"], ["unknown"]),
-        helper.make_node("Where", ["unknown", "zero", "scaled"], ["standardised"]),
-    ]
-
-
-def _constant(name: str, value: Any) -> TensorProto:
-    array = np.asarray(value)
-    return numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name)
+    return lambda readout, view, classes: readout_graph(readout, view.kind, classes).SerializeToString()

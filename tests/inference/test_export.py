@@ -17,7 +17,8 @@ from tests.inference.conftest import tone
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
-from pcl_jax.inference.export import export_model, readout_graph  # noqa: E402 - after the skip
+from pcl_jax.inference.export import export_model  # noqa: E402 - after the skip
+from pcl_jax.inference.export_onnx import readout_graph  # noqa: E402 - after the skip
 
 CLASSES = ("angry", "calm", "sad")
 SHAPES = {"vector": (88,), "frames": (50, 64), "states": (50, 7, 16)}
