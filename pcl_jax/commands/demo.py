@@ -10,9 +10,6 @@ from pcl_jax.commands.session import UsageError
 from pcl_jax.corpora.spelling import tidy
 from pcl_jax.inference import labels
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,7 +47,9 @@ def demo(command: flags.Demo) -> int:
         server.serve(content, command.port, _announce)
     except OSError as error:
         raise UsageError(f"--port {command.port} cannot be used ({error.strerror}); give another") from error
-    return INTERRUPTED  # the server ends in no other way
+    except KeyboardInterrupt:  # the server ends in no other way, and nothing is left undone
+        terminal.out.print("stopped")
+    return 0
 
 
 def predictor(model: "Model") -> "Predict":
