@@ -20,7 +20,7 @@ from pcl_jax.inference.clips import Clips, Window, cut, read_recordings
 from pcl_jax.inference.embed import embeddings
 from pcl_jax.inference.model import Model
 from pcl_jax.inference.model_folder import load_model
-from pcl_jax.runs.files import write_atomically
+from pcl_jax.runs.files import remove_strays, write_atomically
 
 SHORTEST_WINDOW_S = 0.1
 """Seconds of a window that holds a few periods of a voice."""
@@ -93,6 +93,7 @@ def _work(out: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="pcl-predict-") as folder:
             yield Path(folder)
         return
+    remove_strays(out)
     work = out.with_name(f".{out.name}.work")
     work.mkdir(exist_ok=True)
     yield work

@@ -2,10 +2,14 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+
 from pcl_jax.commands import flags, terminal
+from pcl_jax.commands.estimates import LEARNING_COMPILE_S, fit_s
 from pcl_jax.commands.session import UsageError, choose_views, extract_features, read_usable
 from pcl_jax.corpora import leakage
 from pcl_jax.corpora.headers import audio_files
@@ -17,8 +21,9 @@ from pcl_jax.inference import labels
 from pcl_jax.inference.vector_view import VectorView
 from pcl_jax.learn import evaluation, learning, report
 from pcl_jax.learn.claims import UNKNOWN_SPEAKER
-from pcl_jax.runs.files import write_atomically
+from pcl_jax.runs.files import remove_strays, write_atomically
 from pcl_jax.training.cross_fit import FOLDS
+from pcl_jax.training.pool import MOST_UNLABELLED
 from pcl_jax.views.table import TableView
 from pcl_jax.views.view import View
 
@@ -44,6 +49,7 @@ def learn(command: flags.Learn) -> int:
     corpus, remark = learning.choose_clips(corpus, command.most_unlabelled, command.seed)
     if remark:
         terminal.out.print(remark, markup=False, highlight=False)
+    terminal.out.print(_plan(corpus, views), markup=False, highlight=False)
     corpus, vectors = extract_vectors(command, views, corpus)
     data = learning.data_of(corpus, vectors, views)
     facts = {"corpus": corpus.name, "views": {name: view.title for name, view in views.items()}}
@@ -58,10 +64,31 @@ def learn(command: flags.Learn) -> int:
             finished=lambda done: progress(done, max(done, FOLDS * evaluation.STEPS)),
         )
     if command.json is not None:
+        remove_strays(command.json)
         write_atomically(command.json, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     terminal.out.print(report.markdown(found), markup=False, highlight=False)
     terminal.out.print(f"model: {out}; report: {out / 'report.html'}", markup=False)
     return 0
+
+
+def _plan(corpus: Corpus, views: Mapping[str, View]) -> str:
+    """Return what `pcl learn` will do, and how long that takes at most on a CPU."""
+
+    def about(fits: int, start_s: int) -> str:
+        if jax.default_backend() != "cpu":
+            return ""
+        return f", {terminal.duration(start_s + fits * fit_s(labelled + unlabelled, len(views)))} at most"
+
+    labels = [corpus.label(u) for u in corpus.utterances]
+    labelled = sum(label is not None for label in labels)
+    unlabelled = min(len(labels) - labelled, MOST_UNLABELLED)
+    fits = FOLDS * evaluation.STEPS
+    return (
+        f"plan: 1. extract features where they are missing: {', '.join(views)}; "
+        f"2. cross-validate within the {labelled:,} labels, {fits} fits or fewer"
+        f"{about(fits, LEARNING_COMPILE_S)}; "
+        f"3. refit on all labels and {unlabelled:,} unlabelled clips{about(1, 0)}"
+    )
 
 
 def read_labelled(command: flags.Learn) -> Corpus:

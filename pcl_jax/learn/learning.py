@@ -23,7 +23,7 @@ from pcl_jax.learn.claims import limits
 from pcl_jax.learn.evaluation import Data, evaluate
 from pcl_jax.learn.steps import Steps
 from pcl_jax.rng import seeded
-from pcl_jax.runs.files import write_atomically
+from pcl_jax.runs.files import remove_strays, write_atomically
 from pcl_jax.training import recipe
 from pcl_jax.training.classifier import Trained
 from pcl_jax.views.view import View
@@ -165,8 +165,7 @@ def _write(
     needed = {name: view for name, view in views.items() if name in used}
     model = Model(data.classes, needed, trained, reach.fit(used), {"learned": report})
     for name in (*REPORTS, CARD, WEIGHTS, CONFIG):
-        for stray in folder.glob(f".{name}-*"):  # left by a kill
-            stray.unlink()
+        remove_strays(folder / name)
     text = json.dumps(report, indent=1, sort_keys=True) + "\n"
     for name, content in zip(REPORTS, (reports.page(report), text, reports.markdown(report)), strict=True):
         write_atomically(folder / name, content.encode())

@@ -1,5 +1,6 @@
 """Atomic writes."""
 
+import glob
 import os
 import secrets
 from pathlib import Path
@@ -26,6 +27,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_strays(path: Path) -> None:
+    """Remove what killed writes of a file left beside it; no other process may be writing it."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        stray.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

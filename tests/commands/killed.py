@@ -76,7 +76,7 @@ def main(table: str, folder: str, seed: str) -> None:
             place = Path(folder) / kind
             if name == "predict":
                 return [name, str(learned), table, "--out", str(place / "x.csv"), "--workers", "1"]
-            stored = ["--features", str(place.with_name(f"{kind}-features"))]
+            stored = ["--features", str(place.with_name(f"{kind}-features")), "--json", str(place / "x.json")]
             return [name, table, "--out", str(place / "model"), "--views", "mel", "--workers", "1", *stored]
 
         began = time.monotonic()

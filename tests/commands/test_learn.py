@@ -57,6 +57,8 @@ def test_from_a_table_to_predictions_that_equal_those_of_the_evaluation(capsys, 
         capsys, "learn", table, "--out", tmp_path / "model", *LEARN, "--json", tmp_path / "x.json"
     )
     assert (code, err) == (0, "")
+    assert "2. cross-validate within the 16 labels, 30 fits or fewer, " in " ".join(out.split())
+    assert "3. refit on all labels and 8 unlabelled clips, " in " ".join(out.split())
     report = json.loads((tmp_path / "x.json").read_text())
     assert (report["n_labelled"], report["n_unlabelled"], report["classes"]) == (16, 8, ["calm", "excited"])
     assert f"{100 * report['uar']:.1f}" in out

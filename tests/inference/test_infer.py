@@ -36,6 +36,7 @@ def clips(tmp_path: Path) -> Path:
 
 def test_a_table_of_predictions_has_the_columns_that_scripts_read(capsys, clips, folder, tmp_path):
     out = tmp_path / "x.csv"
+    (tmp_path / ".x.csv-0123abcd").write_text("file,sta")  # a kill in the middle of the write left it
     assert pcl(capsys, "predict", folder, clips, "--out", out)[0] == 0
     text = out.read_text()
     assert text.splitlines()[0] == ",".join(COLUMNS)
