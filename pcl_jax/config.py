@@ -7,6 +7,7 @@ public code; otherwise our choice, argued in PAPER.md under the same name.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from math import inf
 from typing import Any, Literal
 
@@ -164,7 +165,7 @@ def changed(settings: Any) -> dict[str, Any]:
     >>> changed(Settings(pretraining=Pretraining(temperature=0.1)))
     {'pretraining': {'temperature': 0.1}}
     """
-    defaults, found = type(settings)(), {}
+    defaults, found = _defaults(type(settings)), {}
     for item in fields(settings):
         value = getattr(settings, item.name)
         if is_dataclass(value):
@@ -175,6 +176,11 @@ def changed(settings: Any) -> dict[str, Any]:
     return found
 
 
+@cache
+def _defaults(record: type) -> Any:
+    return record()
+
+
 def digest(*parts: object) -> str:
     """Return twelve hex digits that change when any field of any part does.
 
@@ -183,11 +189,11 @@ def digest(*parts: object) -> str:
     >>> digest(Encoders()) == digest(Encoders()), digest(Encoders()) == digest(Encoders(dropout=0.1))
     (True, False)
     """
-
-    def plain(value: object) -> object:
-        if is_dataclass(value) and not isinstance(value, type):
-            return {"": type(value).__name__, **asdict(value)}
-        raise TypeError(f"{value!r} cannot be digested; give a dataclass or JSON types")
-
-    text = json.dumps(parts, default=plain, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(parts, default=_as_json, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_json(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"": type(value).__name__, **asdict(value)}
+    raise TypeError(f"{value!r} cannot be digested; give a dataclass or JSON types")

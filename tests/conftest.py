@@ -1,5 +1,6 @@
 """Every test runs with eight CPU devices, and with shapes and types of all annotations checked."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# The tests run thousands of small programs once each. Examples, the demo and benchmarks run optimised ones.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs a command 50 s before it says so
 
 import jax
@@ -20,6 +23,21 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
 install_import_hook("pcl_jax", "beartype.beartype")
+
+# Collecting garbage looks at all that is alive, modules, tests and programs: a tenth of the tests' time.
+gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the slow files: the last file that a worker takes is then a quick one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Let collections pass over what lives to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

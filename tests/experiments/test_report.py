@@ -12,7 +12,7 @@ import pytest
 
 from experiments import alignment, claims, report, sparse_labels
 from experiments.experiment import Choice
-from experiments.figures import curves, heat_maps
+from experiments.figures import curves, heat_maps, pyplot
 from pcl_jax.config import Settings, digest
 from pcl_jax.runs import records
 from pcl_jax.runs.records import Record
@@ -76,6 +76,23 @@ def made(
     return rows
 
 
+@pytest.fixture
+def pictures():
+    """Asked for by tests that look at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def draw_only_what_is_looked_at(request, monkeypatch):
+    """Drawing and writing pictures is two thirds of a report's time."""
+
+    def close(figure, path):
+        pyplot().close(figure)
+        return "<svg></svg>"
+
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(report, "save", close)
+
+
 def written(folder: Path, rows) -> report.Page:
     folder.mkdir(exist_ok=True)
     with open(folder / records.FILE, "a") as file:  # at once: a sync per row would be all the time
@@ -100,7 +117,7 @@ def test_the_page_of_no_records_says_how_to_make_them(tmp_path):
     assert "<table" not in page
 
 
-def test_the_page_fetches_nothing_and_takes_no_name_for_html(tmp_path):
+def test_the_page_fetches_nothing_and_takes_no_name_for_html(tmp_path, pictures):
     page = page_of(tmp_path, made())
     assert not re.search(r'(src|href)="(https?:)?//', page.replace('xlink:href="#', ""))
     assert "<script" not in page
@@ -108,7 +125,7 @@ def test_the_page_fetches_nothing_and_takes_no_name_for_html(tmp_path):
     assert "<b>angry" not in page
 
 
-def test_the_page_states_a_significant_gain_and_every_table_is_a_file(tmp_path):
+def test_the_page_states_a_significant_gain_and_every_table_is_a_file(tmp_path, pictures):
     page = page_of(tmp_path, made())
     assert "above in 4 of 4 cells" in page
     assert "significant (Wilcoxon, Holm) in 4" in page
@@ -356,7 +373,7 @@ def test_confusion_matrices_are_pictures_with_numbers():
     assert axis.images[0].get_array().tolist() == [[60, 40], [20, 80]]
 
 
-def test_text_of_the_user_is_no_markup_and_no_formula(tmp_path):
+def test_text_of_the_user_is_no_markup_and_no_formula(tmp_path, pictures):
     """Titles and emotions that matplotlib, Markdown, HTML or rich would read as code."""
     title, classes = r"mine $\frac$ [b]x|y", ("[/angry]", r"$\alpha$")
     rows = [row | {"title": f"{title} {row['view']}", "classes": classes} for row in made()]

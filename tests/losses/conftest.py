@@ -1,4 +1,4 @@
-"""Settings of the losses' tests: strict promotion, and quick compilation."""
+"""Settings of the losses' tests: strict promotion."""
 
 import jax
 import pytest
@@ -11,15 +11,9 @@ def _promote_strictly():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _compile_without_optimisation():
-    """Halve the compile time: the tests run hundreds of small programs once each."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
-def optimised(_compile_without_optimisation):
-    """Restore the optimisations, for tests of memory."""
+def optimised():
+    """Restore the optimisations that `tests/conftest.py` turns off, for tests of memory."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

@@ -144,13 +144,3 @@ def finetune(runner: Runner, fold: int, view: str, start=None, *, frozen=False, 
     """Return the record of a fine-tuning with the runner's settings."""
     spec = Finetune(fold, view, start, frozen, Labels(**labels), runner.settings)
     return dict(runner.run_one(spec))
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests run many small programs once: compiling is all their time."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

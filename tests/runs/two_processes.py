@@ -27,7 +27,6 @@ def main(processes: str, folder: str, epochs: str = "") -> None:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
-    jax.config.update("jax_disable_most_optimizations", True)
     devices.join_processes(processes)
     assert (jax.process_count(), jax.device_count()) == (2, 4)
 

@@ -1,5 +1,5 @@
 """The made-up features that the tests of runs have."""
 
-from tests.runs.conftest import make_runner, quick_compilation
+from tests.runs.conftest import make_runner
 
-__all__ = ["make_runner", "quick_compilation"]
+__all__ = ["make_runner"]
