@@ -22,6 +22,8 @@ CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 """Events of Python's audit that change a folder; `open` does so too where it writes."""
 MOST_CHANGES = 25
 """Changes of the file system after which a child is killed at the latest."""
+MOST_KILLS = 7
+"""Kills of a command, after which it is left in peace."""
 
 
 def run(words: list[str], *, change: int | None = None, after_s: float | None = None) -> int:
@@ -66,7 +68,7 @@ def _command(words: list[str], change: int | None) -> None:
 
 
 def main(table: str, folder: str, seed: str) -> None:
-    """Kill each command until a child gets to the end, by turns twice at a change and once at an instant."""
+    """Kill each command again and again, by turns twice at a change and once at an instant."""
     recipe.recipe = recipe.probe = Means()
     rng = np.random.default_rng(int(seed))
     learned = Path(folder) / "whole" / "model"
@@ -82,15 +84,14 @@ def main(table: str, folder: str, seed: str) -> None:
         began = time.monotonic()
         assert run(words("whole")) == 0
         whole_s = time.monotonic() - began
-        kills = 0
-        while True:
-            change, after_s = int(rng.integers(1, MOST_CHANGES)), float(rng.uniform(0, whole_s))
-            at_instant = kills % 3 == 2
-            code = run(words("killed"), **({"after_s": after_s} if at_instant else {"change": change}))
-            if code == 0:
-                break
+        kills, code = 0, -signal.SIGKILL
+        while code != 0:
             assert code == -signal.SIGKILL, code
-            kills += 1
+            change, after_s = int(rng.integers(1, MOST_CHANGES)), float(rng.uniform(0, whole_s / 2))
+            at_instant = kills % 3 == 2
+            kill = {"after_s": after_s} if at_instant else {"change": change}
+            code = run(words("killed"), **(kill if kills < MOST_KILLS else {}))
+            kills += code != 0
         print(name, kills, flush=True)
 
 

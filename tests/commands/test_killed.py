@@ -37,8 +37,7 @@ def test_commands_that_were_killed_again_and_again_end_with_the_bytes_of_undistu
     )
     assert done.returncode == 0, done.stderr
     kills = {name: int(count) for name, count in map(str.split, done.stdout.splitlines())}
-    assert kills["learn"] >= 5
-    assert kills["predict"] >= 2
+    assert min(kills.values()) >= 2
     whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert set(whole) >= {"model/config.json", "model/model.safetensors", "model/report.html", "x.csv"}
     assert killed == whole
