@@ -129,13 +129,15 @@ def learn_once(
     probabilities = np.exp(model.log_probabilities(test.vectors, speakers))[rows]
     by_fold = [predict(fold, test.vectors, speakers)[rows].argmax(axis=1) for fold in models[:-1]]
     found = Draw(
-        held_out,
-        *(report[name] for name in ("uar", "low", "high")),
-        uar(truth, probabilities.argmax(axis=1), classes),
-        float(np.mean([uar(truth, predicted, classes) for predicted in by_fold])),
-        report["calibration"]["error"],
-        calibration_error(probabilities, truth),
-        seconds,
+        session=held_out,
+        uar=report["uar"],
+        low=report["low"],
+        high=report["high"],
+        held_out=uar(truth, probabilities.argmax(axis=1), classes),
+        folds=float(np.mean([uar(truth, predicted, classes) for predicted in by_fold])),
+        expected_calibration_error=report["calibration"]["error"],
+        calibration_error=calibration_error(probabilities, truth),
+        seconds=seconds,
     )
     return found, Predictions(truth, probabilities)
 
