@@ -101,7 +101,9 @@ def opened(path: Path) -> Iterator[AvFile]:
     except ImportError as error:
         raise NotInstalled('needs PyAV, which the extra "av" installs: pip install "pcl-jax[av]"') from error
     quiet.set_level(quiet.PANIC)
-    with av.open(str(path), metadata_errors="ignore") as container:
+    # Titles need not be text. From version 19 on PyAV takes any, and has no such option.
+    any_title = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+    with av.open(str(path), **any_title) as container:
         if not container.streams.audio:
             raise ValueError("it holds no audio stream")
         yield AvFile(container, container.streams.audio[0])

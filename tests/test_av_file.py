@@ -14,12 +14,15 @@ av = pytest.importorskip("av", reason="PyAV (extra av) is not installed")
 CODECS = {"m4a": "aac", "mp4": "aac", "aac": "aac", "webm": "libopus"}
 
 
-def encode(path: Path, wave: np.ndarray, rate: int = 48_000, layout: str = "mono") -> Path:
+def encode(
+    path: Path, wave: np.ndarray, rate: int = 48_000, layout: str = "mono", title: str = "title"
+) -> Path:
     """Write float32 `[channels, samples]`."""
     codec = CODECS[path.suffix[1:]]
     size = 960 if codec == "libopus" else 1024
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
+        container.metadata["title"] = title
         for start in range(0, wave.shape[1], size):
             block = np.ascontiguousarray(wave[:, start : start + size], np.float32)
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
@@ -43,6 +46,14 @@ def test_what_is_read_is_what_was_recorded(tmp_path, suffix):
     size = min(len(found), len(reference))
     spectra = [np.abs(np.fft.rfft(x[:size] * np.hanning(size))) for x in (found, reference)]
     assert np.corrcoef(*spectra)[0, 1] > 0.95
+
+
+def test_a_title_in_another_encoding_is_no_fault(tmp_path):
+    path = encode(tmp_path / "x.m4a", sweep(), title="Gespraech in Muenchen")
+    content = path.read_bytes()
+    assert b"Muenchen" in content
+    path.write_bytes(content.replace(b"Muenchen", "Mün\xffchen".encode("latin-1")))
+    assert len(audio.read(path)) > 30_000
 
 
 def test_channels_are_averaged(tmp_path):
