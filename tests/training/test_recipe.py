@@ -98,7 +98,7 @@ def test_a_view_of_noise_is_recognised(noise):
     assert list(METHODS["probe"](vectors, labels, speakers, CLASSES, kinds=KINDS).readouts) == [good]
     for method in ("fusion", "co-training"):
         trained = METHODS[method](vectors, labels, speakers, CLASSES, kinds=KINDS)
-        assert trained.weights[good] > 0.95
+        assert trained.weights.get(noise, 0.0) < 0.05 < trained.weights[good]
 
 
 @pytest.mark.parametrize("noise", KINDS)
@@ -116,7 +116,7 @@ def test_a_dominant_view_is_left_as_it_is(noise):
 @pytest.mark.parametrize("noise", KINDS)
 def test_little_gain_is_expected_over_a_dominant_view(noise):
     vectors, truth, speakers = with_noise(11, noise)
-    choice = recipe(vectors, few(truth, 12), speakers, CLASSES, kinds=KINDS).choice
+    choice = recipe(vectors, few(truth, 30), speakers, CLASSES, kinds=KINDS).choice
     assert choice["expected gain over the best single view"] < 0.15
 
 
