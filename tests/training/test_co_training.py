@@ -120,6 +120,20 @@ def test_unused_rows_have_no_influence(monkeypatch):
     np.testing.assert_array_equal(two.alpha[:, 60:], 0)
 
 
+def test_the_last_round_is_fitted_to_the_end():
+    rng = np.random.default_rng(6)
+    truth = np.arange(60) % CLASSES
+    views = [a_view(rng, truth, 1.5) for _ in range(2)]
+    labels = np.where(np.arange(60) < 8, truth, UNLABELLED)
+    grams = jnp.array(np.stack([x @ x.T for x in views]))
+    rough, found, longer = (
+        readout.logits(co_train(grams, labels, teachers(np.ones(2)), plain(grams, labels), last=steps), grams)
+        for steps in (readout.ROUGH, readout.EXACT, readout.Steps(24, 48))
+    )
+    np.testing.assert_allclose(found, longer, atol=1e-3)
+    assert np.abs(rough - longer).max() > 1e-3
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.25, 1), (0.5, 2), (1.0, 4)])
 def test_as_many_of_each_class_are_selected_as_the_share_says(share, expected):
     rng = np.random.default_rng(5)

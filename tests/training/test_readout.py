@@ -20,6 +20,13 @@ def a_problem(rows, features):
     return x.astype(np.float32), labels
 
 
+def test_biases_sum_to_zero():
+    x, labels = a_problem(21, 16)
+    dual = readout.fit(jnp.array(x @ x.T), one_hot(labels), np.ones(21, np.float32), 0.01)
+    assert np.abs(dual.bias).max() > 0.01
+    np.testing.assert_allclose(dual.bias.sum(), 0, atol=1e-5)
+
+
 def one_hot(labels):
     return np.eye(CLASSES, dtype=np.float32)[labels]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pcl_jax.training import pool
+from pcl_jax.training import recipe as recipe_module
 from pcl_jax.training.classifier import by_speaker, predict
 from pcl_jax.training.pool import Pool
 from pcl_jax.training.recipe import (
@@ -80,6 +81,85 @@ def test_many_labels_overrule_the_prior_about_speakers():
     vectors, truth, speakers = a_corpus(3, voice=2.5, utterances=12, speakers=30)
     assert recipe(vectors, few(truth, 1), speakers, CLASSES, kinds=KINDS).normalise == "fold"
     assert recipe(vectors, few(truth, 60), speakers, CLASSES, kinds=KINDS).normalise == "speaker"
+
+
+def with_noise(seed, noise):
+    """Return a corpus of which one view says nothing about the classes."""
+    vectors, truth, speakers = a_corpus(seed, voice=0.3)
+    vectors[noise] = np.random.default_rng(seed).normal(size=vectors[noise].shape).astype(np.float32)
+    return vectors, truth, speakers
+
+
+@pytest.mark.parametrize("noise", KINDS)
+def test_a_view_of_noise_is_recognised(noise):
+    vectors, truth, speakers = with_noise(10, noise)
+    (good,) = set(KINDS) - {noise}
+    labels = few(truth, 12)
+    assert list(METHODS["probe"](vectors, labels, speakers, CLASSES, kinds=KINDS).readouts) == [good]
+    for method in ("fusion", "co-training"):
+        trained = METHODS[method](vectors, labels, speakers, CLASSES, kinds=KINDS)
+        assert trained.weights.get(noise, 0.0) < 0.05 < trained.weights[good]
+
+
+@pytest.mark.parametrize("noise", KINDS)
+def test_a_dominant_view_is_left_as_it_is(noise):
+    """A dominant view teaches and is not taught, so that its readout is the one on the labels alone."""
+    vectors, truth, speakers = with_noise(10, noise)
+    (good,) = set(KINDS) - {noise}
+    plain, taught = (
+        METHODS[method](vectors, few(truth, 12), speakers, CLASSES, kinds=KINDS).readouts[good]
+        for method in ("fusion", "co-training")
+    )
+    np.testing.assert_allclose(taught.weight, plain.weight, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", KINDS)
+def test_little_gain_is_expected_over_a_dominant_view(noise):
+    vectors, truth, speakers = with_noise(11, noise)
+    choice = recipe(vectors, few(truth, 30), speakers, CLASSES, kinds=KINDS).choice
+    assert choice["expected gain over the best single view"] < 0.15
+
+
+def test_labels_of_noise_promise_nothing():
+    """Each label is predicted by readouts that have not seen it, co-trained ones too."""
+    vectors, truth, speakers = a_corpus(12)
+    labels = np.random.default_rng(0).permutation(few(truth, 15))
+    choice = recipe(vectors, labels, speakers, CLASSES, kinds=KINDS).choice
+    assert choice["expected gain over the best single view"] < 0.1
+    for method in METHODS.values():
+        assert method(vectors, labels, speakers, CLASSES, kinds=KINDS).temperature > 1.1
+
+
+@pytest.mark.parametrize(("gain", "method"), [(1.0, "co-training"), (-1.0, "probe")])
+def test_the_prior_chooses_between_co_training_and_the_probe(monkeypatch, gain, method):
+    monkeypatch.setattr(recipe_module, "GAIN", gain)
+    vectors, truth, speakers = a_corpus(13)
+    labels = few(truth, 2)
+    trained = recipe(vectors, labels, speakers, CLASSES, kinds=KINDS)
+    assert trained.choice["method"] == method
+    if method == "probe":
+        simple = METHODS["probe"](vectors, labels, speakers, CLASSES, kinds=KINDS)
+        np.testing.assert_array_equal(predict(trained, vectors), predict(simple, vectors))
+
+
+def test_the_gain_is_that_of_the_normalisation_that_was_chosen():
+    vectors, truth, speakers = a_corpus(14, voice=3.0, speakers=30)
+    choice = recipe(vectors, few(truth, 30), speakers, CLASSES, kinds=KINDS).choice
+    by_speaker_gain = choice["expected gain of normalisation by speaker"]
+    assert by_speaker_gain > 0.1
+    assert choice["expected gain over the best single view"] > by_speaker_gain - 0.02
+
+
+def test_a_single_label_of_a_class_does_not_count_in_the_cross_validation():
+    vectors, truth, speakers = a_corpus(15, voice=0.3)
+    labels = few(truth, 8)
+    rare = np.flatnonzero(labels == 3)[1:]
+    labels[rare] = -1
+    trained = METHODS["probe"](vectors, labels, speakers, CLASSES, kinds=KINDS)
+    assert trained.choice["utterances in the cross-validation"] == 24
+    labels[labels == 3] = -1
+    without = METHODS["probe"](vectors, labels, speakers, CLASSES, kinds=KINDS)
+    assert trained.temperature == pytest.approx(without.temperature, rel=0.3)
 
 
 @pytest.mark.parametrize("method", METHODS)
