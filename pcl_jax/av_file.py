@@ -102,7 +102,9 @@ def opened(path: Path) -> Iterator[AvFile]:
         raise NotInstalled('needs PyAV, which the extra "av" installs: pip install "pcl-jax[av]"') from error
     quiet.set_level(quiet.PANIC)
     # Titles need not be text. From version 19 on PyAV takes any, and has no such option.
-    any_title = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+    any_title: dict[str, Any] = {"metadata_errors": "ignore"}
+    if int(av.__version__.split(".")[0]) >= 19:
+        any_title = {}
     with av.open(str(path), **any_title) as container:
         if not container.streams.audio:
             raise ValueError("it holds no audio stream")
