@@ -1,5 +1,7 @@
 """The recipe and the methods below it, on synthetic speakers whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,18 @@ def test_a_dominant_view_is_left_as_it_is(noise):
         for method in ("fusion", "co-training")
     )
     np.testing.assert_allclose(taught.weight, plain.weight, atol=1e-4)
+
+
+def test_the_scores_of_co_trained_views_are_those_of_the_classifier_that_is_returned():
+    """Views are weighted in the one, from which the recipe decides, as in the other."""
+    vectors, truth, speakers = with_noise(10, "egemaps")
+    labels = few(truth, 12)
+    task = recipe_module._tasks(vectors, labels, speakers, CLASSES, KINDS, 0)("fold")
+    found = recipe_module._co_train(task, recipe_module._validate(task))
+    trained = METHODS["co-training"](vectors, labels, speakers, CLASSES, kinds=KINDS)
+    rows = Pool(vectors, speakers).rows(labels, 0)
+    expected = predict(replace(trained, temperature=1.0), vectors)[rows]
+    np.testing.assert_allclose(found.scores, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("noise", KINDS)
