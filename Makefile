@@ -9,6 +9,9 @@ SEED ?= 0
 FAST ?=
 ARGS ?=
 
+# Packages are installed without bytecode; without this, every command would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Large pages for malloc: on a CPU, training spends a quarter of its time on fresh small ones (glibc 2.35 on).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
@@ -58,10 +61,10 @@ corpus: $(READY) ## count CORPUS and list what is wrong with it
 examples: $(READY) ## run the examples
 	for file in examples/*.py; do echo "# $$file"; $(BIN)/python $$file || exit 1; done
 
-test: $(READY) ## the tests, without the slow ones
+test: $(READY) ## the quick tests, in two minutes; CI runs all
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(READY) ## whole runs
+test-slow: $(READY) ## the slow tests alone: whole runs, killed processes, many sizes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: lint contract types test ## all that must pass before a commit

@@ -113,6 +113,7 @@ def test_all_bad_audio_is_listed_nothing_is_lost_and_skip_goes_on(capsys, tmp_pa
     assert "skipped 03a01Wa" in err
 
 
+@pytest.mark.slow
 def test_three_views_and_a_stand_in_that_no_table_or_record_hides(capsys, tmp_path, emodb):
     common = [*flags(tmp_path, emodb), "--workers", 1, "--speech-model", "untrained", "--fold", 2]
     small = ["--epochs", 1, "--batch", 8]
@@ -134,6 +135,7 @@ def test_three_views_and_a_stand_in_that_no_table_or_record_hides(capsys, tmp_pa
     assert "nowhere" in err
 
 
+@pytest.mark.slow
 def test_features_are_listed_verified_mended_taken_out_and_brought_back(capsys, tmp_path, emodb):
     common = [*flags(tmp_path, emodb), "--workers", 1]
     assert pcl(capsys, "extract", *common, "--views", "egemaps", "mel", "--shard", "1/2")[0] == 0
@@ -306,6 +308,7 @@ def test_the_first_line_waits_for_no_heavy_import():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_pretraining_says_its_plan_first_and_compiles_few_programs(capsys, tmp_path, emodb):
     """At most 6 to pre-train on three views, and 12 to compare; more would be batches of further sizes."""
     jax.clear_caches()

@@ -110,6 +110,7 @@ def test_wrong_command_is_refused(wrong):
         parse(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

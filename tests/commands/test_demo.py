@@ -45,6 +45,7 @@ def test_a_table_that_would_lose_a_column_is_refused(table):
         demo.demo(Demo(label=table))
 
 
+@pytest.mark.slow
 def test_the_page_predicts_what_the_model_predicts(folder):  # noqa: F811 - the fixture
     model = load_model(folder)
     predict = demo.predictor(model)
@@ -53,6 +54,7 @@ def test_the_page_predicts_what_the_model_predicts(folder):  # noqa: F811 - the 
     np.testing.assert_allclose(predict(waveforms), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_an_address_that_answers_and_a_signal_ends_it_well(table, stop):
     """Exit code 0: to be stopped is the page's only end, and each label is on the disk already."""

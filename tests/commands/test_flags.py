@@ -77,6 +77,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(NUMBERS)), VALUES)
 def test_any_number_is_taken_as_it_is_or_refused_by_name(flag, value):

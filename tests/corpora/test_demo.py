@@ -54,6 +54,7 @@ def test_sentences_of_the_scripts_are_shared_by_all_speakers_and_independent_of_
     assert len(set(improvised)) == len(improvised)
 
 
+@pytest.mark.slow
 def test_processes_synthesise_the_same_samples_in_any_order() -> None:
     program = (
         "from pcl_jax.corpora import demo; from hashlib import sha256\n"

@@ -161,6 +161,7 @@ def test_another_format_of_a_recording_is_reported(ravdess_root: Path, write_aud
     assert [(p.kind, p.lost) for p in corpus.problems] == [("other_format", 0)]
 
 
+@pytest.mark.slow
 def test_a_ravdess_performance_is_taken_once(ravdess_root: Path, write_audio: WriteAudio) -> None:
     expected = read("ravdess", ravdess_root).utterances
     for path in sorted(ravdess_root.rglob("*.wav")):

@@ -139,6 +139,7 @@ _NAMES = st.text(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), _NAMES, _NAMES, _NAMES), min_size=1, max_size=6),
@@ -175,6 +176,7 @@ _TABLE = b"file,speaker,emotion,start,end\n" + b"".join(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     edits=st.lists(

@@ -24,6 +24,7 @@ STATES = FakeView(
 ALL = (*VIEWS, STATES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_what_is_read_batch_by_batch_pretrains_to_the_same_bits(make_runner, devices):
     digests = []
@@ -37,6 +38,7 @@ def test_what_is_read_batch_by_batch_pretrains_to_the_same_bits(make_runner, dev
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_what_is_read_batch_by_batch_is_fine_tuned_and_probed_to_the_same(make_runner):
     found = []
     for runs, share in (("memory", 0.5), ("disk", 0.0)):

@@ -102,6 +102,7 @@ def test_another_normalisation_reads_its_views_again_and_only_those(runner, read
     assert reads[:3] == ["mel", "egemaps", "mel"]
 
 
+@pytest.mark.slow
 def test_the_previous_fold_is_released_before_the_next_is_read(runner, monkeypatch):
     loader = make_loader(runner)
     views = ["mel", "states"]

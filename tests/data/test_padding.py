@@ -124,7 +124,7 @@ def clean(utterance, values):
 
 
 @pytest.mark.parametrize("memory_share", [0.5, 0.0])
-@pytest.mark.parametrize("devices", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("devices", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 8))])
 def test_a_representation_is_the_definition_on_its_utterance_and_blind_to_all_others(
     make_runner, params, pool, devices, memory_share
 ):

@@ -96,6 +96,7 @@ def show(demo: server.Demo, driver: str, picture: Path, width: int) -> list[str]
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [900, 360])
 def test_an_upload_is_shown_and_a_broken_one_is_said(demo, tmp_path, width):
     lines = show(demo, UPLOAD, tmp_path / "upload.png", width)
@@ -105,6 +106,7 @@ def test_an_upload_is_shown_and_a_broken_one_is_said(demo, tmp_path, width):
     assert (rows, drawn) == ("1 rows", "drawn true")
 
 
+@pytest.mark.slow
 def test_labels_by_keyboard_are_in_the_file_and_a_reload_goes_on(demo, tmp_path):
     assert show(demo, LABEL, tmp_path / "label.png", 360) == ["angry bored "]
     assert [clip.emotion for clip in labels.read(demo.table)] == ["angry", "bored", ""]

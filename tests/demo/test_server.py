@@ -135,6 +135,7 @@ def test_a_model_that_fails_is_an_answer_and_not_the_end(demo):
     assert broken.get("/secret/clips").status_code == 200
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_and_damaged_uploads_get_one_line_or_a_result(client, data):

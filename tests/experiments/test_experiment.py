@@ -80,6 +80,7 @@ def sweep(tmp_path, monkeypatch) -> Experiment:
     sys.modules.pop("experiments.learning_rates")
 
 
+@pytest.mark.slow
 def test_an_experiment_that_sweeps_a_setting_is_one_file_and_one_line(
     sweep, make_runner, monkeypatch, capsys, tmp_path
 ):
@@ -127,6 +128,7 @@ def test_table_only_extracts_no_features(tmp_path):
     assert not list((tmp_path / "features").rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_a_measurement_is_made_once_and_shared_out_with_its_fold(make_runner, monkeypatch, capsys):
     runner = make_runner()
     monkeypatch.setattr(session, "open_runner", lambda *_, **__: runner)
@@ -152,6 +154,7 @@ def test_a_measurement_is_made_once_and_shared_out_with_its_fold(make_runner, mo
     assert row["settings"]["pretraining"]["epochs"] == runner.settings.pretraining.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"), [("--also ravdess=x", "--extra-corpora"), ("--resident 0", "--max-feature-memory")]
 )
@@ -162,6 +165,7 @@ def test_old_flag_names_are_refused_with_the_new_one(words, message):
     assert f"is called {message} now" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_module_that_runs_is_not_imported_twice():
     """`python -m` warns of a module that its package has imported already."""
     command = [sys.executable, "-W", "error", "-m", "experiments.temperature", "--help"]

@@ -33,6 +33,7 @@ def test_head_and_classifier_read_all_frames_when_they_are_flattened():
     assert sizes == Sizes(0, MEL, HEAD + (wide - 128) * 256, wide * 4 + 4)
 
 
+@pytest.mark.slow
 def test_wav2vec2_base_has_the_frozen_parameters_of_the_paper():
     """94.5 million, of which the 73 of the mask embedding and the like that features never use are left out;
     on top of them 13 weights and two layers of 128."""

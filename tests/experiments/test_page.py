@@ -24,6 +24,7 @@ def records_of(kind: str) -> list:
     return sum(more, made() + made(corpus="iemocap", fractions=(0.02, 0.05, 1.0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["empty", "partial", "full"])
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page_without_complaint(tmp_path, kind, width):

@@ -139,6 +139,7 @@ def scored(runner) -> set[tuple]:
     return {(row["fold"], row["view"], row["method"], row["frozen"], row["temperature"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_is_doing_is_returned_to(make_runner, monkeypatch, capsys, two_parts):
     """Another process holds a pre-training of fold 1 for a while: everything else is done first, then it."""
     runner = make_runner()
@@ -160,6 +161,7 @@ def test_a_run_that_another_process_is_doing_is_returned_to(make_runner, monkeyp
     assert len(scored(runner)) == 2 * 2 * (1 + 2 * 2)
 
 
+@pytest.mark.slow
 def test_a_part_that_the_corpus_is_too_small_for_is_named_and_the_others_are_done(
     make_runner, monkeypatch, capsys, two_parts
 ):
@@ -176,6 +178,7 @@ def test_a_part_that_the_corpus_is_too_small_for_is_named_and_the_others_are_don
     assert {row[-1] for row in scored(runner)} == {None, 0.5}
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_an_error_at_the_end(make_runner, monkeypatch, capsys, two_parts):
     runner, pretrain = make_runner(), session.pretrain
 

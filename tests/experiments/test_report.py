@@ -241,6 +241,7 @@ def test_a_probe_stands_beside_fine_tunings_of_any_number_of_epochs(tmp_path):
         assert NOT_RUN not in line.split("|")[7]  # the probe on features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

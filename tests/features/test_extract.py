@@ -325,6 +325,7 @@ class DiesAtOne(Ends):
         return super().features(waveforms)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_names_the_file_it_was_at(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "FEW", 1)
     corpus = corpus_of(tmp_path / "audio", 30)
@@ -333,6 +334,7 @@ def test_a_process_that_dies_names_the_file_it_was_at(tmp_path, monkeypatch):
         run(corpus, [DiesAtOne()], tmp_path / "f", workers=2)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_and_a_killed_one_is_an_error_and_no_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "FEW", 1)
     corpus = corpus_of(tmp_path / "audio", 40)
@@ -373,6 +375,7 @@ def same_as_never_interrupted(corpus: Corpus, resumed: extract.Extraction, fresh
         assert resumed.stores["ends"].audio_digest(id) == whole.stores["ends"].audio_digest(id)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path):
     corpus = corpus_of(tmp_path / "audio", 30)
     command = [sys.executable, "-c", textwrap.dedent(EXTRACT), str(Path(__file__).parent), tmp_path / "audio"]

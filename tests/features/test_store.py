@@ -301,6 +301,7 @@ WRITE_FOR_EVER = """
 """
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_whole_parts_and_no_stray_behind(tmp_path):
     folder = tmp_path / "s"
     for parts, pause_s in ((1, 0.0), (2, 0.001), (1, 0.004), (3, 0.002)):
@@ -342,6 +343,7 @@ def test_opening_ten_thousand_rows_is_quick_and_reads_no_values(tmp_path):
     assert min(seconds) < 0.2
 
 
+@pytest.mark.slow
 def test_writers_in_processes_one_of_which_dies_do_not_block_the_next(tmp_path):
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_hold_lock_and_die, args=(tmp_path,))

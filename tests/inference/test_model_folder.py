@@ -128,6 +128,7 @@ def test_a_view_that_is_computed_differently_is_refused_and_another_library_is_a
     assert "librosa 0.1" in remark
 
 
+@pytest.mark.slow
 def test_the_speech_model_is_found_again_or_its_absence_is_said(tmp_path, monkeypatch):
     views = {"whisper": SpeechModelView("whisper", "untrained")}
     save_model(tmp_path / "model", train(views), "card")
@@ -145,6 +146,7 @@ def test_the_speech_model_is_found_again_or_its_absence_is_said(tmp_path, monkey
         load_model(changed(tmp_path / "model", tmp_path, views=config["views"]))
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_written_halfway_holds_no_model(folder, tmp_path, monkeypatch):
     """Whatever file a kill stops at, no mixture of two models is ever loaded."""
     from pcl_jax.inference import model_folder

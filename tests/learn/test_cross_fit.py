@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def test_rows_of_features_and_labels_stay_together_in_any_order(seed):
     np.testing.assert_allclose(fitted(shuffled(data, order)), fitted(data)[order], atol=1e-4)
 
 
+@pytest.mark.slow
 @quick
 @given(st.integers(1, 7), st.integers(2, 6), st.integers(2, 3), st.floats(0.1, 1))
 def test_probabilities_sum_to_one_for_every_labelled_row_whatever_the_labels(speakers, each, classes, share):

@@ -52,6 +52,7 @@ def test_the_page_is_one_file_and_escapes_names(means, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [0, 1, 7, 24, 30])
 def test_a_command_that_was_stopped_goes_on_and_ends_with_the_same_bytes(means, tmp_path, stop_at):
     data = make()
@@ -123,6 +124,7 @@ def corpus(count: int, labels: dict[int, str]) -> Corpus:
     return Corpus("mine", utterances, {name: (name,) for name in emotions})
 
 
+@pytest.mark.slow
 def test_of_100_000_unlabelled_clips_a_stated_number_is_used_and_no_label_is_lost():
     many = corpus(100_000, {5: "a", 70_000: "b"})
     chosen, remark = learning.choose_clips(many, 500, 0)

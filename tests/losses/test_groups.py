@@ -88,6 +88,7 @@ def test_the_gradient_is_that_of_finite_differences_whole_and_blocked():
         np.testing.assert_allclose(found, slope, rtol=1e-8)
 
 
+@pytest.mark.slow
 @whole_and_blocked
 def test_groups_are_those_of_all_devices(block_size):
     views = some_views()

@@ -130,6 +130,7 @@ def assert_equal(actual, expected):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * float(np.abs(b).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "check_vma", "block_size"),
     METHODS,
@@ -211,6 +212,7 @@ def test_all_rows_absent_on_one_device_and_on_all_devices():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_equal_one_device(tmp_path):
     """The processes communicate over gloo, and each holds half of the batch."""
     with socket.socket() as free:

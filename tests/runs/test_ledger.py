@@ -23,9 +23,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def collect_coroutines():
-    """Let them be collected here, and not in a later test."""
+    """Let them be collected here, and not in a later test. It takes a second once many programs are alive."""
     yield
     gc.collect()
 
@@ -91,6 +91,8 @@ def damage(state) -> None:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+@pytest.mark.usefixtures("collect_coroutines")
+@pytest.mark.slow
 def test_a_damaged_newest_state_leads_back_to_the_one_before(make_runner, monkeypatch):
     monkeypatch.setattr("pcl_jax.runs.pretraining.SAVE_EVERY_S", 0.0)  # a state after every epoch
     whole, broken = make_runner(runs="whole"), make_runner(runs="broken")
@@ -108,6 +110,7 @@ def test_a_damaged_newest_state_leads_back_to_the_one_before(make_runner, monkey
     assert digests[0] == digests[1]
 
 
+@pytest.mark.usefixtures("collect_coroutines")
 def test_states_that_are_all_damaged_are_one_line_with_the_remedy(make_runner):
     runner = make_runner()
     start = runner.pretraining(1)
@@ -174,6 +177,8 @@ def stopped(tmp_path_factory):
     return folder, digest
 
 
+@pytest.mark.usefixtures("collect_coroutines")
+@pytest.mark.slow
 @given(st.integers(0, 1000), st.sampled_from([None, 0.0, 0.5, 0.99]))
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_any_file_that_a_stop_left_may_be_lost_or_cut_short(stopped, number, kept):

@@ -44,6 +44,7 @@ def wait_for(processes: list[subprocess.Popen], code: int) -> None:
     assert [process.returncode for process in processes] == [code, code], "\n".join(outputs)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_and_only_the_first_writes(tmp_path):
     small_runner(tmp_path)  # its features
     wait_for(two(tmp_path), 0)
@@ -90,6 +91,7 @@ def test_processes_that_cannot_be_meant_are_refused_in_one_line(processes):
         devices.join_processes(processes)
 
 
+@pytest.mark.slow
 def test_auto_without_a_launcher_says_what_to_do():
     launchers = ("SLURM_", "OMPI_", "PMIX_", "MPI_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launchers)}

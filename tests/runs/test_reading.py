@@ -89,6 +89,7 @@ def test_without_a_difference_all_comparisons_are_chance_in_at_least_95_percent_
     assert np.mean([": all are." in text for text in texts]) >= 0.93
 
 
+@pytest.mark.slow
 def test_the_differences_are_those_of_the_records_of_a_fold(make_runner):
     runner = make_runner()
     plan = list(label_efficiency([runner.pretraining(1)], SETTINGS, {0.5: 2, 1.0: 1}, probes=False))

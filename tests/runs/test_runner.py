@@ -75,6 +75,7 @@ def test_a_pretraining_says_why_it_does_not_resume_from_one_that_was_stopped(mak
     assert list(runner.stopped_elsewhere(other)) == []  # that one is finished
 
 
+@pytest.mark.slow
 def test_a_stopped_pretraining_resumes_to_the_same_parameters(make_runner):
     whole, broken = make_runner(runs="whole"), make_runner(runs="broken")
     straight = record_in(pretrain(whole, 1))
@@ -207,6 +208,7 @@ def test_features_that_say_the_emotion_are_learned(make_runner):
     assert probe(runner, 1, "mel", "probe-raw")["uar"] > 0.8
 
 
+@pytest.mark.slow
 def test_a_plan_holds_every_run_once_and_all_methods_see_the_same_labels(make_runner):
     runner = make_runner()
     start = runner.pretraining(1)
@@ -248,8 +250,10 @@ def test_a_run_is_named_alike_whatever_other_views_were_opened(make_runner):
     assert one.ledger.folder(spec) == both.ledger.folder(spec)
 
 
+@pytest.mark.slow
 def test_two_local_devices_give_the_epochs_of_one(make_runner):
-    settings = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, epochs=1))
+    # A small rate: where a gradient is rounding noise, before a batch norm, Adam's step is the whole rate.
+    settings = replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, epochs=1, learning_rate=1e-4))
     views = (
         replace(VIEWS[0], encoder_of=lambda: SpectrogramEncoder(channels=(4, 4, 8), dropout=0.0)),
         VIEWS[1],
@@ -259,9 +263,10 @@ def test_two_local_devices_give_the_epochs_of_one(make_runner):
         runner = make_runner(runs=f"on{count}", settings=settings, views=views, devices=count)
         rows.append(json.loads((pretrain(runner, 1) / "epochs.jsonl").read_text()))
     for name in ("loss", "validation_loss", "retrieval"):
-        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-4), name
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=2e-5), name
 
 
+@pytest.mark.slow
 def test_a_fourth_view_is_an_object_and_a_name(make_runner):
     """Hidden states and a second vector join mel and eGeMAPS: nothing else is told of them."""
     states = FakeView(
@@ -311,6 +316,7 @@ def test_too_few_utterances_for_a_batch_is_said(make_runner):
         pretrain(make_runner(settings=settings), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", ["target", "out_of_distribution"])
 def test_pretraining_on_a_subset_is_pretraining_on_a_corpus_that_has_nothing_else(make_runner, subset):
     corpus = small_corpus(per_speaker=20)
@@ -468,6 +474,7 @@ class Noting(nn.Module):
 PRECISIONS: list[str] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_all_that_trains_or_tests_has_the_precision_of_its_runner(make_runner, precision):
     settings = replace(SETTINGS, precision=precision)
@@ -485,6 +492,7 @@ def test_all_that_trains_or_tests_has_the_precision_of_its_runner(make_runner, p
     assert (precision == "float32") == (len(folders) == 1)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_flattens_takes_batches_that_are_not_full(make_runner):
     """`--preset authors`: as many frames of no utterance as of one, or the others' would be torn apart."""
     flat = partial(SpectrogramEncoder, channels=(4, 4, 8), pool="flatten", flatten_frames=41)

@@ -57,6 +57,7 @@ def test_extra_corpora_change_no_row_of_the_fold_and_are_scaled_by_themselves(ma
         assert mel.lengths[row] == len(extra.stores["mel"][u.id])
 
 
+@pytest.mark.slow
 def test_labels_of_extra_corpora_are_not_used_and_the_record_names_them(make_runner, make_extra):
     digests = []
     for name, emotion in (("a", None), ("b", "angry")):

@@ -57,6 +57,7 @@ def mean_accuracies(distances, weights, repeats=12):
     return np.mean(before, axis=0), np.mean(after, axis=0)
 
 
+@pytest.mark.slow
 def test_independent_views_of_equal_competence_gain():
     """The theorem of Blum and Mitchell: conditionally independent views teach each other."""
     before, after = mean_accuracies([1.5, 1.5], [1.0, 1.0])
@@ -79,6 +80,7 @@ def test_a_dominant_view_teaches_and_is_not_changed():
     assert accuracy[1] > accuracy[0]  # the weak view learns from the dominant one
 
 
+@pytest.mark.slow
 def test_a_view_of_noise_costs_a_competent_view_nothing():
     before, after = mean_accuracies([1.5, 1.5, 0.0], log_odds(np.array([0.8, 0.8, 0.5]), CLASSES))
     alone = mean_accuracies([1.5, 1.5], [1.0, 1.0])[1]

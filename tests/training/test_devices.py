@@ -75,6 +75,7 @@ def no_dropout(state, batch):
     )
 
 
+@pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(features, initial):
     assert jax.device_count() == DEVICES, "tests/conftest.py asks for eight CPU devices"
     results = []
@@ -121,7 +122,12 @@ def full_step(features, initial, count: int, objective: str):
 
 @pytest.mark.parametrize(
     ("count", "objective"),
-    [(2, "pairwise"), (3, "pairwise"), (5, "pairwise"), (8, "pairwise"), (3, "simclr"), (3, "sigmoid")],
+    [
+        (3, "pairwise"),
+        (3, "simclr"),
+        (3, "sigmoid"),
+        *(pytest.param(n, "pairwise", marks=pytest.mark.slow) for n in (2, 5, 8)),
+    ],
 )
 def test_a_step_is_the_same_on_any_number_of_devices(features, initial, one_device, count, objective):
     """On 3 devices one place of 33 is padding, on 5 devices three of 35.
@@ -142,7 +148,7 @@ def test_a_step_is_the_same_on_any_number_of_devices(features, initial, one_devi
     jax.tree.map(lambda sure, one, other: close(one[sure], other[sure]), certain, params, expected[3])
 
 
-@pytest.mark.parametrize("devices", [2, 3, 5, 8])
+@pytest.mark.parametrize("devices", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 8))])
 def test_pre_training_has_the_same_losses_on_any_number_of_devices(make_runner, devices):
     """Two epochs of three batches of 16: what one step leaves wrong, the next ones see.
 
@@ -163,6 +169,7 @@ def test_pre_training_has_the_same_losses_on_any_number_of_devices(make_runner, 
             assert row[name] == pytest.approx(expected[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pmap_with_the_loss_gathered_over_its_axis_is_one_device(features, initial):
     params, statistics = initial
     networks = PretrainingNetworks(NETWORKS.encoders, ProjectionHead(axis_name="data"))

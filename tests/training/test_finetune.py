@@ -116,6 +116,7 @@ def test_the_model_that_is_kept_gives_the_log_probabilities_that_are_reported(
         np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", False), ("mel", True)])
 def test_runs_that_train_at_once_end_as_each_would_alone(make_runner, view, frozen):
     """With dropout: a run's masks are named by its repeat. Their patience ends them in different epochs."""
@@ -144,6 +145,7 @@ def test_runs_that_train_at_once_end_as_each_would_alone(make_runner, view, froz
             assert mine["learning_rate"] == theirs["learning_rate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("view", "frozen"), [("egemaps", False), ("mel", True), ("mel", False)])
 def test_eight_devices_share_out_the_runs_and_talk_of_nothing(make_runner, monkeypatch, view, frozen):
     """Ten runs are two for each device, six of them for nobody."""

@@ -27,6 +27,7 @@ def uniform(monkeypatch):
     return module.uniform
 
 
+@pytest.mark.slow
 def test_the_example_ranks_aligned_projections_first():
     done = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=True)
     losses = {line.split(":")[0].strip(): float(line.split()[2]) for line in done.stdout.splitlines()}

@@ -67,6 +67,7 @@ def test_an_objective_is_hashable_equal_to_its_like_and_blind_to_labels(name):
     assert one(PROJECTIONS, LABELS, None)[0] == one(PROJECTIONS, LABELS[::-1], None)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_objective_lowers_its_loss_and_pulls_the_views_together(make_runner, name):
     runner = make_runner(corpus=small_corpus(24))

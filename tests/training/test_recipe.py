@@ -78,6 +78,7 @@ def test_emotions_are_not_taken_away_where_speakers_have_one_each():
         assert trained.normalise == "fold"
 
 
+@pytest.mark.slow
 def test_many_labels_overrule_the_prior_about_speakers():
     """Twelve utterances of a speaker speak against normalisation; enough labels show that it pays."""
     vectors, truth, speakers = a_corpus(3, voice=2.5, utterances=12, speakers=30)
@@ -127,6 +128,7 @@ def test_the_scores_of_co_trained_views_are_those_of_the_classifier_that_is_retu
     np.testing.assert_allclose(found.scores, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", KINDS)
 def test_little_gain_is_expected_over_a_dominant_view(noise):
     vectors, truth, speakers = with_noise(11, noise)
@@ -156,6 +158,7 @@ def test_the_prior_chooses_between_co_training_and_the_probe(monkeypatch, gain, 
         np.testing.assert_array_equal(predict(trained, vectors), predict(simple, vectors))
 
 
+@pytest.mark.slow
 def test_the_gain_is_that_of_the_normalisation_that_was_chosen():
     vectors, truth, speakers = a_corpus(14, voice=3.0, speakers=30)
     choice = recipe(vectors, few(truth, 30), speakers, CLASSES, kinds=KINDS).choice
@@ -187,6 +190,7 @@ def test_hidden_labels_are_never_read(method):
     np.testing.assert_array_equal(predict(one, vectors, speakers), predict(two, vectors, speakers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pool_that_is_shared_changes_nothing(method):
     vectors, truth, speakers = a_corpus(4)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "new_view.py"
 
 
+@pytest.mark.slow
 def test_the_example_extracts_and_encodes_the_values_of_known_signals():
     out = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=True).stdout
     tone, noise, representation = out.splitlines()

@@ -73,6 +73,7 @@ def test_state_0_is_the_projected_convolution_output(tmp_path):
     assert np.abs(after[:, :early, 1] - before[:, :early, 1]).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["wav2vec2_base", "wav2vec2_large", "whisper"])
 def test_masked_states_do_not_depend_on_neighbours_or_padding(layout, tmp_path):
     model = model_of(layout, tmp_path)

@@ -39,6 +39,7 @@ def alone(waveform: np.ndarray) -> np.ndarray:
     return np.asarray(hidden_states(load("untrained"), waveform[None]))[0]
 
 
+@pytest.mark.slow
 def test_bare_features_are_those_of_the_utterance_alone():
     """Order and batch do not matter: the norm over time leaves the bucket's padding out."""
     inputs = waveforms(*LENGTHS)
@@ -149,6 +150,7 @@ def checkpoint_folder(tmp_path, layout: str, preprocessor: str | None = None):
     return to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "setting", "preprocessor", "normalises"),
     [
