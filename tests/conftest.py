@@ -35,12 +35,6 @@ install_import_hook([f"pcl_jax.{part}" for part in PARTS.split()], "beartype.bea
 gc.set_threshold(100_000, 50, 100)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the slow files: the last file that a worker takes is then a quick one."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 def pytest_collection_finish():
     """Let collections pass over what lives to the end."""
     gc.collect()

@@ -63,6 +63,14 @@ def test_speakers_with_enough_utterances_are_normalised(by_voice):
     assert np.abs(found[few:] - general[few:]).max() > 0.1
 
 
+@pytest.mark.parametrize("clips", [1, 2, 4])
+def test_the_statistics_of_a_few_clips_are_never_taken_for_a_voice(by_voice, clips):
+    """Of one clip, they would leave zeros, and the same prediction whatever was said."""
+    speakers = ["new"] * clips + ["known"] * (UTTERANCES - clips)
+    general = predict(by_voice.fallback, VECTORS)
+    np.testing.assert_allclose(predict(by_voice, VECTORS, speakers)[:clips], general[:clips], atol=1e-6)
+
+
 def test_without_speakers_the_fallback_predicts(by_voice):
     np.testing.assert_array_equal(predict(by_voice, VECTORS), predict(by_voice.fallback, VECTORS))
 
