@@ -74,3 +74,38 @@ def test_an_extra_corpus_with_a_part_of_a_recording_of_this_one_is_refused(comma
     write(other, [("0-calm.wav", "nobody", "0.05")], head=("file", "speaker", "start"))
     with pytest.raises(CorpusError, match="from the same recording"):
         session.open_runner(command, VIEWS, "test", extra_corpora=[f"table={other}"])
+
+
+def test_what_an_extra_corpus_lacks_stops_a_command_or_is_said_and_recorded(command, capsys):
+    assert command.root is not None
+    folder = command.root.parent
+    for name, seed in (("x.wav", 1), ("y.wav", 2)):
+        noise = np.random.default_rng(seed).normal(size=8000)
+        soundfile.write(folder / name, 0.01 * noise, 16_000)
+    soundfile.write(folder / "z.wav", np.zeros(8000), 16_000)  # silent: found when it is decoded
+    other = folder / "other.csv"
+    write(
+        other,
+        [(name, "nobody") for name in ("x.wav", "y.wav", "z.wav", "gone.wav")],
+        head=("file", "speaker"),
+    )
+    with pytest.raises(CorpusError, match=r"1 of 4 utterances are left out: .*gone\.wav"):
+        session.open_runner(command, ("mel",), "test", extra_corpora=[f"table={other}"])
+    command = replace(command, on_bad_audio="skip")
+    runner = session.open_runner(command, ("mel",), "test", extra_corpora=[f"table={other}"])
+    assert "1 of 4 utterances are left out" in capsys.readouterr().err
+    (name,) = runner.extra_corpora
+    assert list(runner.skipped) == [f"{name}: z.wav"]
+    assert runner.lacking == 2
+    with pytest.raises(session.UsageError, match="already"):
+        session.open_runner(command, ("mel",), "test", extra_corpora=2 * [f"table={other}"])
+
+
+def test_remarks_on_a_corpus_are_shown_by_every_command(command, capsys):
+    """Three spellings of a class are three classes: whoever did not mean that has to know."""
+    assert command.root is not None
+    text = command.root.read_text()
+    command.root.write_text(text.replace("speaker0,calm", "speaker0,Calm"))
+    session.read_usable(command)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "1 similar_names; the first: mine.csv: the emotions 'Calm', 'calm' differ in case" in shown
