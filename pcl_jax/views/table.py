@@ -135,9 +135,9 @@ class TableView(View):
         Raises:
             ValueError: There is such a column.
         """
-        rows = {utterance.id: self._row_of(utterance) for utterance in utterances}
-        there = [utterance for utterance in utterances if rows[utterance.id] is not None]
-        values = self._content.values[[rows[utterance.id] for utterance in there]]
+        found = [(utterance, row) for utterance in utterances if (row := self._row_of(utterance)) is not None]
+        values = self._content.values[[row for _, row in found]]
+        there = [utterance for utterance, _ in found]
         for name, column in zip(self._content.names, values.T, strict=True):
             if not np.array_equal(column, np.rint(column), equal_nan=True):
                 continue

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pcl_jax.commands import session
-from pcl_jax.commands.flags import Pretrain
+from pcl_jax.commands import features, session, train
+from pcl_jax.commands.flags import Extract, Pretrain
 from pcl_jax.corpora.utterance import CorpusError
 
 VIEWS = ("mel", "egemaps")
@@ -65,6 +65,9 @@ def test_a_recording_of_two_speakers_is_refused(command):
     shutil.copy(folder / "0-calm.wav", folder / "9-calm.wav")
     with pytest.raises(CorpusError, match="one recording is"):
         session.open_runner(command, VIEWS, "test")
+    with pytest.raises(CorpusError, match="one recording is"):
+        features.extract(Extract(corpus="table", root=command.root, features=command.features, workers=1))
+    assert not command.features.exists()
 
 
 def test_an_extra_corpus_with_a_part_of_a_recording_of_this_one_is_refused(command):
@@ -109,3 +112,15 @@ def test_remarks_on_a_corpus_are_shown_by_every_command(command, capsys):
     session.read_usable(command)
     shown = " ".join(capsys.readouterr().err.split())
     assert "1 similar_names; the first: mine.csv: the emotions 'Calm', 'calm' differ in case" in shown
+
+
+def test_a_batch_larger_than_a_fold_is_refused_before_features_and_leaves_no_folder(command):
+    command = replace(command, views=("mel", "egemaps"))
+    with pytest.raises(CorpusError, match="the fold has 12 training utterances, fewer than one batch of 128"):
+        train.pretrain(command)
+    assert not command.features.exists()
+    # The runner refuses it too: a folder would later count as a run that was stopped.
+    runner = session.open_runner(command, ("mel",), "test")
+    with pytest.raises(CorpusError, match="fewer than one batch"):
+        runner.pretrain(replace(runner.pretraining(1), views=("mel", "mel")))
+    assert not list(command.runs.rglob("run.json"))
