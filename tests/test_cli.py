@@ -65,7 +65,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, words, says):
 
 def test_several_processes_do_not_extract_what_is_missing(capsys, tmp_path, emodb, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    code, _, err = pcl(capsys, "pretrain", *flags(tmp_path, emodb), "--views", "mel", "egemaps")
+    words = [*flags(tmp_path, emodb), "--views", "mel", "egemaps", "--batch", 8]
+    code, _, err = pcl(capsys, "pretrain", *words)
     assert code == 2
     assert "features of 40 utterances are missing" in err
     assert "`pcl extract`" in err
