@@ -1,8 +1,9 @@
 """Audio file -> mono float32 waveform at 16 kHz, or one line that says what is wrong with the file.
 
 libsndfile reads the first half of a truncated file without an error. So the length in a file's header is
-compared with the samples in the file: half an utterance must never pass for a whole one. Where the header
-has no length, or the decoder estimates it, samples are counted by decoding.
+compared with the samples in the file (`containers`), and a compressed stream is walked through (`streams`):
+half an utterance must never pass for a whole one. Where the header has no length, or the decoder estimates
+it, samples are counted by decoding.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -19,7 +21,7 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from pcl_jax import av_file, containers
+from pcl_jax import av_file, containers, streams
 from pcl_jax.av_file import AvFile
 
 Waveform: TypeAlias = Float32[np.ndarray, " samples"]
@@ -438,6 +440,14 @@ def _check_file(path: Path) -> int | None:
         raise _missing(path, error) from None
 
 
+@lru_cache(maxsize=1024)
+def _stream_fault(path: Path, size: int, mtime_ns: int) -> str | None:
+    """Walk through a compressed file once, though a thousand utterances are cut out of it."""
+    del mtime_ns  # a key of the cache, as `size`
+    with path.open("rb") as file:
+        return streams.fault(file, size)
+
+
 def _check_content(path: Path, file: BinaryIO, size: int) -> None:
     if size == 0:
         raise AudioError(path, "empty", "has zero length")
@@ -446,10 +456,8 @@ def _check_content(path: Path, file: BinaryIO, size: int) -> None:
         if head.startswith(pointer):
             fetch = f"fetch the audio with `{command}`, or pass --on-bad-audio skip"
             raise AudioError(path, "unreadable", "is a pointer to audio that was not fetched", fetch)
-    if head.startswith(b"OggS"):
-        if fault := containers.ogg_fault(file, size):
-            raise AudioError(path, "truncated", fault)
-        return
+    if fault := _stream_fault(path, size, os.fstat(file.fileno()).st_mtime_ns):
+        raise AudioError(path, "truncated", fault, _REPLACE if "truncated" in fault else _CONVERT)
     try:
         end = containers.end_of_samples(file, size)
     except containers.StaleHeader as error:

@@ -1,12 +1,15 @@
 """The command `pcl`: parse, import one command, set the exit code."""
 
+import errno
 import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from pcl_jax.audio import one_line
 from pcl_jax.commands import flags
 from pcl_jax.commands.session import UsageError
 
@@ -84,6 +87,9 @@ def guarded(body: Callable[[], int | None], *, debug: bool) -> None:
     Exit code 0: all was done; 2: wrong use; 1: any other error; 130: Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: save, say so, stop
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `pcl ... >&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - to the end of the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
@@ -100,9 +106,17 @@ def guarded(body: Callable[[], int | None], *, debug: bool) -> None:
         if debug:
             traceback.print_exc()
         else:
-            print(f"pcl: {str(error) or type(error).__name__}", file=sys.stderr)
+            print(f"pcl: {_line(error)}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     sys.exit(code)
+
+
+def _line(error: Exception) -> str:
+    """Return what went wrong; the operating system itself names a number and perhaps a path."""
+    if type(error).__module__ != "builtins" or not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    remedy = "make room" if error.errno == errno.ENOSPC else "check the path and its permissions"
+    return one_line(f"{error.filename or 'a file or the output'}: {error.strerror}; {remedy} and run again")
 
 
 def _interrupt(*_: object) -> None:

@@ -25,8 +25,12 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 """Precision of the factors of matrix products; sums are float32."""
 
 
-def _require(condition: bool, name: str, value: object, wanted: str) -> None:
-    """Refuse a value that cannot be meant."""
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Refuse a value that cannot be meant.
+
+    Raises:
+        ValueError: The condition does not hold. Names the value and what to give instead.
+    """
     if not condition:
         raise ValueError(f"{name} is {value}; give {wanted}")
 
@@ -45,7 +49,7 @@ class Encoders:
 
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, less than 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, less than 1")
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,11 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
-        _require(self.utterances is None or self.utterances > 0, "utterances", self.utterances, "1 or more")
-        _require(self.batch > 1, "batch", self.batch, "2 or more: an utterance needs negatives")
-        _require(0 < self.temperature < inf, "temperature", self.temperature, "a number above 0")
+        require(self.utterances is None or self.utterances > 0, "utterances", self.utterances, "1 or more")
+        require(self.batch > 1, "batch", self.batch, "2 or more: an utterance needs negatives")
+        require(0 < self.temperature < inf, "temperature", self.temperature, "a number above 0")
         threshold = self.plateau_threshold
-        _require(0 <= threshold < 1, "plateau-threshold", threshold, "0 or more, less than 1")
+        require(0 <= threshold < 1, "plateau-threshold", threshold, "0 or more, less than 1")
         _check_schedule(self)
 
 
@@ -113,7 +117,7 @@ class Finetuning:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
-        _require(self.batch > 0, "batch", self.batch, "1 or more")
+        require(self.batch > 0, "batch", self.batch, "1 or more")
         _check_schedule(self)
 
 
@@ -121,10 +125,10 @@ def _check_schedule(options: Pretraining | Finetuning) -> None:
     """Refuse epochs, rates and patiences that cannot be meant."""
     for name in ("epochs", "patience", "plateau_patience"):
         value = getattr(options, name)
-        _require(value > 0, name.replace("_", "-"), value, "1 or more")
-    _require(0 < options.learning_rate < inf, "learning-rate", options.learning_rate, "a number above 0")
+        require(value > 0, name.replace("_", "-"), value, "1 or more")
+    require(0 < options.learning_rate < inf, "learning-rate", options.learning_rate, "a number above 0")
     factor = options.plateau_factor
-    _require(0 < factor <= 1, "plateau-factor", factor, "a number above 0, at most 1 (never)")
+    require(0 < factor <= 1, "plateau-factor", factor, "a number above 0, at most 1 (never)")
 
 
 @dataclass(frozen=True)

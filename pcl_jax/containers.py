@@ -1,7 +1,8 @@
 """Containers of audio files: where their samples end by the header.
 
-libsndfile shortens a truncated file to what is there, without an error. The functions here read the length
-that a header promises, so that it can be compared with the file. MP3 and FLAC are compared in decoding.
+libsndfile shortens a truncated file to what is there, without an error, and reads no more than a header
+counts. The functions here read the length that a header promises, so that it can be compared with the file.
+MP3, FLAC and Ogg have no such length in bytes: see `streams`.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import BinaryIO
 _STREAMED = 0x7F000000
 """Smallest length in bytes that stands for "unknown" in a header of 32 bits. Programs that write into a pipe
 cannot know the length, and put a number near 2**31 or 2**32 there."""
-_TRAILER = 4096
+TRAILER = 4096
 """Length in bytes up to which a tail behind the samples is no sign of a wrong header: tags and padding."""
 
 
@@ -31,36 +32,53 @@ def end_of_samples(file: BinaryIO, size: int) -> int | None:
         The offset, beyond `size` in a truncated file; None if the header does not say.
 
     Raises:
-        StaleHeader: A WAV or MP3 file holds more samples than its header counts.
+        StaleHeader: The file holds more samples than its header counts.
     """
     file.seek(0)
     magic = file.read(16)
-    for signature, promise in _PROMISES.items():
+    for signature, (promise, layout) in _PROMISES.items():
         if re.match(signature, magic, re.DOTALL):
             try:
-                return promise(file, size)
+                end = promise(file, size)
             except StaleHeader:
                 raise
             except (struct.error, ValueError, OverflowError, OSError):
                 return None  # not even a header: libsndfile says what is wrong
+            if end is not None and not _is_tail(file, end, size, layout):
+                raise StaleHeader(f"{size - end} bytes follow behind the samples that it counts")
+            return end
     return None
 
 
-def ogg_fault(file: BinaryIO, size: int) -> str | None:
-    """Return what keeps an Ogg file from being read whole, None if nothing does.
+def is_blank(file: BinaryIO, start: int) -> bool:
+    """Return whether a file holds nothing but zeros from an offset on."""
+    file.seek(start)
+    while block := file.read(2**16):
+        if any(block):
+            return False
+    return True
 
-    The last page of a whole stream is marked. A file may hold several streams; libsndfile reads the first.
-    """
-    file.seek(0)
-    serial = file.read(18)[14:]
-    file.seek(max(0, size - 2**17))  # a page is shorter than 64 KiB
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    end_of_stream = len(page) > 27 and page[5] & 4
-    lengths = page[27 : 27 + page[26]] if end_of_stream else b""
-    if not end_of_stream or len(page) < 27 + len(lengths) + sum(lengths):
-        return "truncated: the Ogg stream has no last page"
-    return None if page[14:18] == serial else "holds several Ogg streams, of which only the first can be read"
+
+def _is_tail(file: BinaryIO, end: int, size: int, layout: str | None) -> bool:
+    """Return whether what follows behind the samples is none: chunks, padding, or too little to matter."""
+    if size - end <= TRAILER:
+        return True
+    if layout is None:
+        return False  # of some of these formats libsndfile reads whatever follows
+    if is_blank(file, end):
+        return True
+    # Some programs leave out the padding behind an odd length.
+    return any(_holds_chunks(file, start, size, layout) for start in {end, end + end % 2})
+
+
+def _holds_chunks(file: BinaryIO, start: int, size: int, layout: str) -> bool:
+    """Return whether a file holds a chain of chunks from an offset on, up to a short tail or padding."""
+    end = start
+    for name, offset, length in _chunks(file, layout, start=start):
+        if not name.isascii() or not name.decode().isprintable() or not 0 <= length <= size - offset:
+            break
+        end = offset + length
+    return end > start and (size - end <= TRAILER or is_blank(file, end))
 
 
 def id3_length(file: BinaryIO, start: int = 0) -> int:
@@ -102,24 +120,17 @@ def _end(offset: int, length: int, size: int) -> int | None:
     return None if length <= 0 or length >= 2**62 or streamed else offset + length
 
 
-def _wav(file: BinaryIO, size: int) -> int | None:
-    file.seek(0)
-    layout = ">4sI" if file.read(4) == b"RIFX" else "<4sI"
-    end = None
+def _wav(file: BinaryIO, size: int, layout: str = "<4sI") -> int | None:
     for name, offset, length in _chunks(file, layout, start=12):
-        if end is not None:
-            # Some programs leave out the padding behind an odd length: then the name is one byte off.
-            is_chunk = name.decode("latin-1").isprintable() or end % 2
-            if size - end > _TRAILER and not is_chunk:
-                raise StaleHeader(f"{size - end} bytes follow behind the samples that it counts")
-            return end
         if name == b"data":
-            end = _end(offset, length, size)
-            if length == 0 and size - offset > _TRAILER:
+            if length == 0 and size - offset > TRAILER:
                 raise StaleHeader(f"it counts no samples, {size - offset} bytes follow")
-            if end is None:
-                return None
-    return end
+            return _end(offset, length, size)
+    return None
+
+
+def _rifx(file: BinaryIO, size: int) -> int | None:
+    return _wav(file, size, ">4sI")
 
 
 def _rf64(file: BinaryIO, size: int) -> int | None:
@@ -129,7 +140,7 @@ def _rf64(file: BinaryIO, size: int) -> int | None:
             file.seek(offset)
             long = struct.unpack("<QQ", file.read(16))[1]
         elif name == b"data":
-            return _end(offset, long if length == 2**32 - 1 and long is not None else length, size)
+            return _end(offset, length if long is None else long, size)  # as libsndfile does
     return None
 
 
@@ -206,35 +217,18 @@ def _wve(file: BinaryIO, size: int) -> int | None:
     return _end(32, *struct.unpack(">I", file.read(4)), size)
 
 
-def _mp3(file: BinaryIO, size: int) -> None:
-    start = id3_length(file)
-    file.seek(start)
-    head = file.read(256)
-    place = max(head.find(b"Xing"), head.find(b"Info"))
-    if place < 0 or len(head) < place + 16:
-        return
-    flags, *counts = struct.unpack(">III", head[place + 4 : place + 16])
-    if flags & 3 != 3:  # counts of frames and of bytes
-        return
-    end = start + counts[1]
-    end += id3_length(file, end)
-    file.seek(end)
-    sync = file.read(2)
-    if size - end > _TRAILER and len(sync) == 2 and sync[0] == 255 and sync[1] >= 224:
-        raise StaleHeader(f"{size - end} bytes follow behind the frames that it counts")
-
-
-_PROMISES: dict[bytes, Callable[[BinaryIO, int], int | None]] = {
-    rb"RIF[FX]....WAVE": _wav,
-    rb"RF64....WAVE": _rf64,
-    rb"riff\x2e\x91\xcf\x11": _w64,
-    rb"FORM....(AIF[FC]|8SVX|16SV)": _iff,
-    rb"caff": _caf,
-    rb"(\.snd|dns\.)": _au,
-    rb"NIST_1A\n": _nist,
-    rb"Creative Voice ": _voc,
-    rb"2BIT": _avr,
-    rb"ALawSoundFile": _wve,
-    rb"(ID3|\xff[\xe0-\xff])": _mp3,
+_PROMISES: dict[bytes, tuple[Callable[[BinaryIO, int], int | None], str | None]] = {
+    rb"RIFF....WAVE": (_wav, "<4sI"),
+    rb"RIFX....WAVE": (_rifx, ">4sI"),
+    rb"RF64....WAVE": (_rf64, "<4sI"),
+    rb"riff\x2e\x91\xcf\x11": (_w64, None),
+    rb"FORM....(AIF[FC]|8SVX|16SV)": (_iff, ">4sI"),
+    rb"caff": (_caf, ">4sq"),
+    rb"(\.snd|dns\.)": (_au, None),
+    rb"NIST_1A\n": (_nist, None),
+    rb"Creative Voice ": (_voc, None),
+    rb"2BIT": (_avr, None),
+    rb"ALawSoundFile": (_wve, None),
 }
-"""Signature at the head of a file -> function that finds the end of its samples."""
+"""Signature at the head of a file -> function that finds the end of its samples, and the layout of the
+chunks that may follow behind them."""

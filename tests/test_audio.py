@@ -188,14 +188,104 @@ def test_tags_before_an_mp3_do_not_matter(tmp_path):
         np.testing.assert_array_equal(audio.read(tmp_path / "b.mp3"), expected)
 
 
+FOLLOW = "wrong header: .* bytes follow"
+
+
 @pytest.mark.parametrize(
-    ("container", "reason"), [("MP3", "wrong header: .* bytes follow"), ("OGG", "holds several Ogg streams")]
+    ("container", "between", "reason"),
+    [
+        ("MP3", b"", FOLLOW),
+        ("MP3", b"TAG" + b"x" * 125, FOLLOW),  # the tag at the end of the first file
+        ("MP3", b"APETAGEX" + bytes(4) + (100).to_bytes(4, "little") + b"x" * 116, FOLLOW),
+        ("MP3", bytes(9000), "bytes behind its last frame"),
+        ("OGG", b"", "holds several Ogg streams"),
+        ("FLAC", b"", "holds several FLAC streams"),
+        ("AU", b"", FOLLOW),
+        ("CAF", b"", FOLLOW),
+        ("W64", b"", FOLLOW),
+        ("NIST", b"", FOLLOW),
+    ],
 )
-def test_files_joined_to_one_are_not_read_in_part(tmp_path, container, reason):
+def test_files_joined_to_one_are_not_read_in_part(tmp_path, container, between, reason):
     first, second = (write(tmp_path / f"{i}", noise(32_000, i), format=container) for i in (1, 2))
-    (tmp_path / "joined").write_bytes(first.read_bytes() + second.read_bytes())
-    with pytest.raises(AudioError, match=reason):
-        audio.read(tmp_path / "joined")
+    # Streams of one serial number or of one length are told apart too.
+    for other in (second, first):
+        (tmp_path / "joined").write_bytes(first.read_bytes() + between + other.read_bytes())
+        for function in (audio.read, audio.duration_s):
+            with pytest.raises(AudioError, match=reason):
+                function(tmp_path / "joined")
+
+
+def test_an_mp3_that_changes_its_rate_is_not_read_in_part(tmp_path):
+    first = variable_rate_mp3(tmp_path / "a.mp3", noise(32_000), header=False)
+    second = write(tmp_path / "b.mp3", noise(32_000), 44_100)
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(AudioError, match="changes its sampling rate"):
+        audio.read(first)
+
+
+@pytest.mark.parametrize(("flags", "count"), [(15, 5), (15, 0), (1, 5)])
+def test_an_mp3_whose_header_counts_too_few_frames_is_refused(tmp_path, flags, count):
+    path = variable_rate_mp3(tmp_path / "a.mp3", noise(32_000), header=True)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"Xing") + 4
+    content[place : place + 8] = flags.to_bytes(4, "big") + count.to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=FOLLOW):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_a_flac_whose_header_counts_too_few_samples_is_refused(tmp_path, level):
+    path = write(tmp_path / "a.flac", noise(40_000), compression_level=level)
+    content = bytearray(path.read_bytes())
+    for total in (1, 20_000, 39_999):
+        content[22:26] = total.to_bytes(4, "big")
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=f"counts {total} samples, the frames hold 40000"):
+            audio.read(path)
+
+
+def test_an_ogg_whose_last_page_ends_before_another_is_refused(tmp_path):
+    path = write(tmp_path / "a.ogg", noise(160_000))
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"OggS") + 6
+    for granule in (100, -1):
+        content[place : place + 8] = granule.to_bytes(8, "little", signed=True)
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=f"wrong header: its last page ends at sample {granule}"):
+            audio.read(path)
+
+
+@pytest.mark.parametrize("samples", [1000, 100_000])
+@pytest.mark.parametrize("rate", [8000, 44_100])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "FLAC", "subtype": "PCM_16"},
+        {"format": "FLAC", "subtype": "PCM_24", "compression_level": 0.0},
+        {"format": "OGG"},
+        {"format": "MP3", "bitrate_mode": "CONSTANT"},
+        {"format": "MP3"},
+    ],
+)
+def test_whole_streams_are_never_refused(tmp_path, samples, rate, options):
+    for channels in (1, 2):
+        sound = noise(samples * channels).reshape(-1, channels)
+        path = write(tmp_path / "a", sound, rate, **options)
+        assert audio.duration_s(path) == pytest.approx(samples / rate, abs=0.001)
+
+
+def test_a_stream_is_walked_through_once_and_again_when_it_changes(tmp_path):
+    path = write(tmp_path / "a.flac", noise(40_000))
+    whole = path.read_bytes()
+    assert len(audio.read(path, start_s=0.5, end_s=1.0)) == 8000
+    before = audio._stream_fault.cache_info().misses
+    audio.read(path, start_s=1.0, end_s=2.0)
+    assert audio._stream_fault.cache_info().misses == before
+    path.write_bytes(whole + whole)
+    with pytest.raises(AudioError, match="several FLAC streams"):
+        audio.read(path)
 
 
 def test_a_flac_of_unknown_length_is_counted_by_decoding(tmp_path):
@@ -255,6 +345,28 @@ def test_a_pipe_cannot_know_its_length_and_is_not_truncated(tmp_path, container,
     path.write_bytes(content)
     assert len(audio.read(path)) == 16_000
     assert audio.duration_s(path) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("container", "place", "order"),
+    [
+        ("WAV", b"data", "little"),
+        ("AIFF", b"SSND", "big"),
+        ("AU", b".snd", "big"),
+        ("RF64", b"ds64", "little"),
+    ],
+)
+def test_half_of_the_samples_is_not_all_whatever_they_look_like(tmp_path, container, place, order):
+    """The first sample behind the end by the header may look like the name of a chunk."""
+    sound = noise()
+    sound[8000:8004] = np.frombuffer(b"LISTbext", "<i2") / 2**15
+    path = write(tmp_path / "a", sound, format=container)
+    content = bytearray(path.read_bytes())
+    start = content.index(place) + {"AU": 8, "RF64": 16}.get(container, 4)
+    content[start : start + 4] = (16_000 + 8 * (container == "AIFF")).to_bytes(4, order)
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="16000 bytes follow behind the samples"):
+        audio.read(path)
 
 
 def test_samples_that_the_header_does_not_count_are_not_lost_silently(tmp_path):

@@ -15,12 +15,17 @@ CODECS = {"m4a": "aac", "mp4": "aac", "aac": "aac", "webm": "libopus"}
 
 
 def encode(
-    path: Path, wave: np.ndarray, rate: int = 48_000, layout: str = "mono", title: str = "title"
+    path: Path,
+    wave: np.ndarray,
+    rate: int = 48_000,
+    layout: str = "mono",
+    title: str = "title",
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write float32 `[channels, samples]`."""
-    codec = CODECS[path.suffix[1:]]
+    codec = CODECS.get(path.suffix[1:], "aac")
     size = 960 if codec == "libopus" else 1024
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         container.metadata["title"] = title
         for start in range(0, wave.shape[1], size):
@@ -70,6 +75,26 @@ def test_a_truncated_file_is_refused(tmp_path):
     with pytest.raises(AudioError) as error:
         audio.read(tmp_path / "head.m4a")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("webm", {}), ("webm", {"live": "1"}), ("mka", {})])
+def test_half_a_recording_of_a_browser_is_refused(tmp_path, suffix, options):
+    """Half of a Matroska file decodes without an error, whether its length is known or not."""
+    path = tmp_path / f"x.{suffix}"
+    encode(path, sweep(), options=options)
+    content = path.read_bytes()
+    assert len(audio.read(path)) > 30_000
+    path.write_bytes(content[: len(content) // 2])
+    for function in (audio.read, audio.duration_s):
+        with pytest.raises(AudioError, match="truncated: its last part ends at byte"):
+            function(path)
+
+
+def test_two_mp4_files_joined_to_one_are_not_read_in_part(tmp_path):
+    path = encode(tmp_path / "x.m4a", sweep())
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(AudioError, match="holds several MP4 files"):
+        audio.read(path)
 
 
 def test_any_bytes_behind_a_signature_are_one_line(tmp_path):

@@ -65,7 +65,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, words, says):
 
 def test_several_processes_do_not_extract_what_is_missing(capsys, tmp_path, emodb, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    code, _, err = pcl(capsys, "pretrain", *flags(tmp_path, emodb), "--views", "mel", "egemaps")
+    words = [*flags(tmp_path, emodb), "--views", "mel", "egemaps", "--batch", 8]
+    code, _, err = pcl(capsys, "pretrain", *words)
     assert code == 2
     assert "features of 40 utterances are missing" in err
     assert "`pcl extract`" in err
@@ -257,6 +258,25 @@ def test_a_terminal_that_knows_ascii_alone_is_no_reason_to_fail():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "? = 0.5\n")
+
+
+def test_a_closed_output_and_a_full_disk_are_no_riddles(monkeypatch, capsys):
+    for error, says in (
+        (
+            OSError(28, "No space left on device"),
+            "pcl: a file or the output: No space left on device; make room",
+        ),
+        (FileExistsError(17, "File exists", "runs"), "pcl: runs: File exists; check the path"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.guarded(lambda error=error: (_ for _ in ()).throw(error), debug=False)
+        assert stop.value.code == 1
+        assert capsys.readouterr().err.startswith(says)
+    for name in ("stdout", "stderr"):  # `pcl ... >&- 2>&-`
+        monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit) as stop:
+        cli.guarded(lambda: print("hello"), debug=False)
+    assert stop.value.code == 0
 
 
 def test_pcl_alone_shows_three_commands_that_can_be_typed(capsys):

@@ -10,6 +10,7 @@ from pcl_jax.commands.session import (
     read_corpus,
     read_usable,
 )
+from pcl_jax.corpora import leakage
 from pcl_jax.corpora.utterance import Corpus
 from pcl_jax.features import export, maintain, store
 from pcl_jax.features.maintain import StoredFeatures
@@ -21,6 +22,7 @@ def extract(command: flags.Extract) -> int:
     shard = parse_shard(command.shard) if command.shard else None
     check_views(command, command.views)
     corpus = read_usable(command)
+    leakage.check(corpus.utterances)  # before features are computed that no command would train on
     extract_features(command, choose_views(command, command.views), corpus, shard)
     return 0
 

@@ -31,6 +31,10 @@ Views = Annotated[
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
+def _require_workers(workers: int | None) -> None:
+    config.require(workers is None or workers > 0, "workers", workers, "1 or more, or none for all CPUs")
+
+
 @dataclass(frozen=True)
 class Common:
     """Flags that all commands have."""
@@ -62,6 +66,11 @@ class OnAudio(Common):
     """Unusable audio: stop and list all of it, or list it and go on without."""
     view_settings: Annotated[ViewSettings, arg(name="")] = field(default_factory=ViewSettings)
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        config.require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require_workers(self.workers)
+
 
 @dataclass(frozen=True)
 class OnFeatures(OnAudio):
@@ -92,6 +101,12 @@ class OnDevices(OnFeatures):
     processes: str = ""
     """2/4@HOST:PORT: the second of four processes that train as one, over the devices of all; auto: as SLURM
     or Open MPI started them. The features must be there already (`pcl extract`)."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        super().__post_init__()
+        share = self.max_feature_memory
+        config.require(0 <= share <= 1, "max-feature-memory", share, "a share of the memory, 0 to 1")
 
     def settings(self) -> config.Settings:
         """Return the settings of the runs that the command does."""
@@ -172,6 +187,10 @@ class OnModel:
     debug: Switch = False
     """Show the traceback of an error."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        _require_workers(self.workers)
+
 
 @dataclass(frozen=True)
 class Predict(OnModel):
@@ -224,6 +243,11 @@ class Finetune(OnDevices):
     repeat: int = 0
     """Names the labelled subset and the random start."""
     finetuning: Annotated[config.Finetuning, arg(name="")] = field(default_factory=config.Finetuning)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        super().__post_init__()
+        config.require(self.repeat >= 0, "repeat", self.repeat, "0 or more")
 
     def settings(self) -> config.Settings:
         """Return the settings of fine-tuning."""

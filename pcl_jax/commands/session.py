@@ -4,6 +4,7 @@ Everything cheap is checked before anything slow. Heavy imports wait until they 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,9 +72,27 @@ def read_usable(command: OnAudio) -> "Corpus":
         terminal.out.print("making the demo corpus, on first use", markup=False, highlight=False)
     corpus = read_corpus(command)
     terminal.out.print(terminal.corpus_line(corpus), markup=False, highlight=False)
+    _show_problems(command, corpus)
+    return corpus
+
+
+def _show_problems(command: OnAudio, corpus: "Corpus") -> None:
+    """Show what is wrong with a corpus in a line or two.
+
+    Raises:
+        CorpusError: Utterances are left out and `--on-bad-audio` is "error".
+    """
+    from pcl_jax.commands import terminal
+
+    remarks = [problem for problem in corpus.problems if not problem.lost]
+    if remarks:
+        kinds = Counter(problem.kind for problem in remarks)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        line = f"remarks on {corpus.name} (`pcl corpus` lists all): {counts}; the first: {remarks[0].message}"
+        terminal.err.print(line, markup=False, highlight=False)
     count, reasons = corpus.left_out.count, corpus.left_out.lines
     if not count:
-        return corpus
+        return
     shown = "; ".join(reasons[:SHOWN_REASONS]) + (" ..." if len(reasons) > SHOWN_REASONS else "")
     line = f"{count} of {count + len(corpus.utterances)} utterances are left out: {shown}"
     if command.on_bad_audio == "error":
@@ -81,7 +100,6 @@ def read_usable(command: OnAudio) -> "Corpus":
             f"{line} (`pcl corpus` lists all; mend them, or pass --on-bad-audio skip to go on without)"
         )
     terminal.err.print(line, markup=False, highlight=False)
-    return corpus
 
 
 def check_views(command: OnAudio, names: Sequence[str]) -> None:
@@ -135,8 +153,12 @@ def extract_features(
     from pcl_jax.commands import terminal
     from pcl_jax.devices import keep_compiled_programs
     from pcl_jax.features.extract import extract
+    from pcl_jax.views.table import TableView
 
     keep_compiled_programs()
+    for view in views.values():
+        if isinstance(view, TableView):
+            view.require_no_labels(corpus.utterances)
 
     def announce(plan: "Plan") -> None:
         if isinstance(command, Experiment) and command.table_only:
@@ -213,9 +235,16 @@ def open_runner(
     corpus, stores, skipped = _with_features(command, views, corpus)
     extra = {}
     for word in extra_corpora:
-        added, added_stores, _ = _with_features(command, views, _read_extra(word))
+        added = _read_extra(word)
+        if added.name in (corpus.name, *extra):
+            raise UsageError(
+                f"--extra-corpora {word}: there is a corpus {added.name} already; give each once"
+            )
+        _show_problems(command, added)
+        added, added_stores, lacking = _with_features(command, views, added)
         leakage.check_apart(corpus, added)
         extra[added.name] = ExtraCorpus(added, added_stores)
+        skipped |= {f"{added.name}: {id}": reason for id, reason in lacking.items()}
     return runner.open_runner(
         corpus,
         views,

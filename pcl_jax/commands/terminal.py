@@ -11,8 +11,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions, Group
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
@@ -27,8 +28,41 @@ if TYPE_CHECKING:  # jax, flax and scipy take seconds to load, and the first lin
     from pcl_jax.runs.records import Row
     from pcl_jax.runs.runner import Runner
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+NARROWEST = 20
+"""Columns of the narrowest terminal: at width 0, which a wrong COLUMNS gives, rich prints nothing at all."""
+UNLIMITED = 10_000
+"""Columns that no table needs."""
+
+
+class _Console(Console):
+    """A console that leaves nothing out: tables keep the width they need on a terminal that lacks it."""
+
+    _least = NARROWEST
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows of the terminal, or as many columns as the table needs that is being printed."""
+        width, height = super().size
+        return ConsoleDimensions(max(width, self._least), height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, tables in full."""
+        try:
+            for item in objects:
+                if isinstance(item, Table | Group):
+                    unlimited = self.options.update(max_width=UNLIMITED)
+                    self._least = max(self._least, Measurement.get(self, unlimited, item).maximum)
+            super().print(*objects, **options)
+        finally:
+            self._least = NARROWEST
+
+
+out = _Console(soft_wrap=True)
+err = _Console(stderr=True, soft_wrap=True)
 
 PLAIN_EVERY_S = 10.0
 """Seconds between two plain lines of progress, of whatever bar, where there is no terminal for one."""

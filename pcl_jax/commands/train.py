@@ -11,7 +11,7 @@ from pcl_jax.commands import flags, terminal
 from pcl_jax.commands.estimates import COMPARISON_COMPILE_S, PRETRAINING_COMPILE_S, epoch_s
 from pcl_jax.commands.session import UsageError, open_runner, run_plan
 from pcl_jax.commands.session import pretrain as pretrain_with_progress
-from pcl_jax.corpora.folds import leave_one_session_out
+from pcl_jax.corpora.folds import leave_one_session_out, require_batch
 
 if TYPE_CHECKING:
     from pcl_jax.corpora.utterance import Corpus
@@ -72,6 +72,7 @@ def _plan(command: flags.Pretrain, corpus: "Corpus", views: "Mapping[str, View]"
         return f", {terminal.duration(seconds)} at most" if jax.default_backend() == "cpu" else ""
 
     fold = next(f for f in leave_one_session_out(corpus) if f.test_session == command.fold)
+    require_batch(len(fold.train), command.pretraining.batch)  # of a subset there are fewer still
     train_s, validation_s = (sum(u.duration_s for u in part) for part in (fold.train, fold.validation))
     epochs = command.pretraining.epochs
     steps = [

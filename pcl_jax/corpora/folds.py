@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from pcl_jax.corpora.grouping import SESSIONS
-from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
+from pcl_jax.corpora.utterance import Corpus, CorpusError, NotPossible, Problem, Utterance
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,24 @@ def leave_one_session_out(corpus: Corpus) -> tuple[Fold, ...]:
         train = tuple(u for u in corpus.utterances if u.session not in (test, validation))
         folds.append(Fold(test, train, by_session[validation], by_session[test]))
     return tuple(folds)
+
+
+def require_batch(utterances: int, batch: int, kind: str = "") -> None:
+    """Refuse to pre-train on fewer utterances than one batch.
+
+    Args:
+        utterances: Number of training utterances of the fold.
+        batch: Utterances of a batch.
+        kind: Words behind the number that say which utterances count.
+
+    Raises:
+        NotPossible: There are too few.
+    """
+    if utterances < batch:
+        raise NotPossible(
+            f"the fold has {utterances} training utterances{kind}, fewer than one batch of {batch}; "
+            "choose a smaller --batch"
+        )
 
 
 def obstacles(corpus: Corpus) -> tuple[Problem, ...]:

@@ -16,7 +16,7 @@ COLUMNS = ("file", "speaker", "session", "emotion", "start", "end", "id")
 Row = Mapping[str, Any]
 """Cells of a row, by the name of the column."""
 
-_SYNONYMS = {
+SYNONYMS = {
     "file": "path filepath file_path filename file_name wav wav_path audio audio_path audio_file recording",
     "speaker": "speaker_id speakerid speakers spk spk_id spkr subject subject_id actor actor_id participant",
     "session": "sessions session_id sess",
@@ -25,7 +25,7 @@ _SYNONYMS = {
     "end": "end_s end_time endtime stop stop_s",
     "id": "ids utterance_id utt_id uttid",
 }
-"""Other names that people give the columns."""
+"""Other names that people give the columns, apart by spaces."""
 _REQUIRED = {
     "file": "name each row's audio in one",
     "speaker": "folds need one, because a model tested on voices that it was trained on seems too good",
@@ -75,7 +75,7 @@ def _match(root: Path, header: Sequence[str], wanted: Sequence[str]) -> dict[str
         if name in names:
             continue
         others = [other for other in names if other not in COLUMNS and other not in wanted]
-        similar = [other for other in others if other.replace(" ", "_") in _SYNONYMS.get(name, "").split()]
+        similar = [other for other in others if other.replace(" ", "_") in SYNONYMS.get(name, "").split()]
         similar = similar or get_close_matches(name, others, n=1, cutoff=0.82)
         if similar:
             raise CorpusError(

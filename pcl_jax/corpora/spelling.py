@@ -19,13 +19,16 @@ def tidy(text: str) -> str:
 def key(name: str) -> str:
     """Return what a name is apart from case, leading zeros of numbers and invisible characters.
 
+    A whole number is the same with a decimal point, which spreadsheets and pandas add.
+
     Example:
-        >>> key("Spk007") == key("spk7"), key("spk70") == key("spk7")
-        (True, False)
+        >>> key("Spk007") == key("spk7"), key("spk70") == key("spk7"), key("7.0") == key("07")
+        (True, False, True)
     """
     if not name.isascii():
         name = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
-    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", tidy(name).casefold()))
+    name = re.sub(r"^(\d+)\.0+$", r"\1", tidy(name))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", normalize("NFC", name.casefold()))
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -15,7 +15,9 @@ from pcl_jax.corpora.rows import Row, read_rows
 from pcl_jax.corpora.spelling import lookalikes, tidy
 from pcl_jax.corpora.utterance import Corpus, CorpusError, Problem, Utterance
 
-_BLANK = {"", "nat", "nan", "none", "null", "<na>"}
+_BLANK_PANDAS = {"", "nat", "nan", "<na>"}  # as pandas writes what is missing
+_BLANK = {*_BLANK_PANDAS, "none", "null"}
+_MISSING = {"NA", "N/A", "n/a", "#N/A"}  # R, spreadsheets; a person may be called Na
 # pandas writes "0 days 00:00:01.500000", people write "00:00:01.5" or "0:01.5".
 _TIME = re.compile(r"(?:(\d+) days? ?)?(?:(?:(\d+):)?(\d+):(\d+(?:\.\d+)?))?")
 # An end may lie this far behind the end of its file, in seconds: tables are rounded.
@@ -156,7 +158,7 @@ def _segments(root: Path, rows: Sequence[Row], *, has_sessions: bool) -> tuple[l
             fault("segment", f"{file}: {error}")
             continue
         emotion = cell_text(row.get("emotion"))
-        if emotion is None and (word := str(row.get("emotion") or "").strip()).lower() in ("none", "null"):
+        if emotion is None and (word := str(row.get("emotion") or "").strip()).lower() not in _BLANK_PANDAS:
             words[word] += 1
         complete = start_s in (None, 0.0) and end_s is None
         id = cell_text(row.get("id")) or (file if complete else f"{file}:{start_s or 0:g}-{_end(end_s)}")
@@ -194,7 +196,7 @@ def _sessions(segments: Sequence[_Segment]) -> dict[str, int]:
 
 
 def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[str, int]) -> list[Problem]:
-    """Report names that differ in case or leading zeros alone."""
+    """Report names that differ in case, zeros or invisible characters alone."""
     found = []
     names = {
         "speaker": [s.speaker for s in segments],
@@ -205,7 +207,9 @@ def _similar_names(root: Path, segments: Sequence[_Segment], sessions: Mapping[s
     for column, values in names.items():
         for group in lookalikes(values):
             listed = ", ".join(map(repr, group))
-            message = f"{root.name}: the {column}s {listed} differ in case or leading zeros alone"
+            message = (
+                f"{root.name}: the {column}s {listed} differ in case, zeros or invisible characters alone"
+            )
             apart = column == "speaker" and len({sessions[s.id] for s in segments if s.speaker in group}) > 1
             if apart:
                 message += ", and are in different sessions"
@@ -234,4 +238,4 @@ def _end(end_s: float | None) -> str:
 def cell_text(value: Any) -> str | None:
     """Return the tidy text of a cell; None where it is blank."""
     text = "" if value is None else tidy(str(value))
-    return None if text.lower() in _BLANK else text
+    return None if text.lower() in _BLANK or text in _MISSING else text

@@ -34,7 +34,7 @@ from pcl_jax.training import finetune as finetuning
 from pcl_jax.training import parallel_runs, represent
 from pcl_jax.training import probe as probing
 from pcl_jax.training.objectives import build_objective
-from pcl_jax.training.pretrain import pretraining_rows
+from pcl_jax.training.pretrain import choose_rows, pretraining_rows
 from pcl_jax.views.view import View
 
 Source = Literal["random", "pretrained", "supervised"]
@@ -73,6 +73,7 @@ class Runner(Workspace):
 
     def _pretrain(self, spec: Pretrain, folder: Path, watch: Watch | None) -> None:
         data, options = self.data(spec), spec.settings.pretraining
+        choose_rows(data, options, self.protocol.seed)  # a run that is refused leaves no folder
         networks = self.pretraining_networks(spec)
         card = self.card(spec) | {
             "skipped": dict(self.skipped),

@@ -42,6 +42,12 @@ class Workspace:
     """Utterance id -> why it has no features: bad audio, left out on request."""
     extra_corpora: Mapping[str, ExtraCorpus] = field(default_factory=dict)
 
+    @property
+    def lacking(self) -> int:
+        """The number of utterances that the data claim and the runs lack, those of extra corpora included."""
+        corpora = [self.corpus, *(extra.corpus for extra in self.extra_corpora.values())]
+        return len(self.skipped) + sum(corpus.left_out.count for corpus in corpora)
+
     def pretraining(self, fold: int, **changes: Any) -> Pretrain:
         """Return the spec of a fold's pre-training with all views, and some of its settings changed."""
         options = replace(self.settings.pretraining, **changes)
@@ -116,7 +122,7 @@ class Workspace:
                 "classes": self.corpus.classes,
                 "counts": tuple(map(labels.count, range(len(self.corpus.classes)))),
                 "utterances": len(labels),
-                "skipped": len(self.skipped) + self.corpus.left_out.count,
+                "skipped": self.lacking,
                 "normalise": spec.settings.normalise,
                 "settings": settings_in_full(spec),
                 "protocol": self.protocol.data,

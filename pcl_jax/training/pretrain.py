@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from pcl_jax.arrays import Array
 from pcl_jax.config import Pretraining
+from pcl_jax.corpora.folds import require_batch
 from pcl_jax.corpora.utterance import NotPossible
 from pcl_jax.data.batches import order
 from pcl_jax.data.fold import Batch, FoldData
@@ -87,7 +88,7 @@ def pretrain(
         FloatingPointError: The loss is no longer finite.
     """
     static = {"networks": networks, "objective": build_objective(config)}
-    train, validation = _choose_rows(data, config, seed)
+    train, validation = choose_rows(data, config, seed)
     fold = data.fold.test_session
     shuffled = seeded(seed, "validation", fold).permutation(validation)
     labels = put(data.labels.astype(np.int32), replicated(mesh))
@@ -134,18 +135,18 @@ def pretrain(
         yield progress, row
 
 
-def _choose_rows(
+def choose_rows(
     data: FoldData, config: Pretraining, seed: int
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
-    """Return the rows to train on and those to validate with. Raises: as `pretrain`."""
+    """Return the rows to train on and those to validate with.
+
+    Raises:
+        NotPossible: As `pretrain`.
+    """
     train = pretraining_rows(data, config, seed=seed)
     validation = data.choose_subset(data.validation, config.subset)
     subset = _SUBSETS[config.subset]
-    if len(train) < config.batch:
-        raise NotPossible(
-            f"the fold has {len(train)} training utterances{subset}, fewer than one batch of {config.batch}; "
-            "choose a smaller --batch"
-        )
+    require_batch(len(train), config.batch, subset)
     if not len(validation):
         raise NotPossible(
             f"the validation session of the fold has no utterance{subset}; choose other --targets"

@@ -46,6 +46,11 @@ class Mel:
         for name, value in (("window", self.window), ("hop", self.hop), ("bands", self.bands)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: give 1 or more")
+        if self.bands > (frequencies := self.window // 2 + 1):
+            raise ValueError(
+                f"bands is {self.bands}: a window of {self.window} samples has {frequencies} frequencies, so "
+                "give that or fewer"
+            )
         nyquist = audio.SAMPLING_RATE / 2
         if not 0 <= self.f_min_hz < self.f_max_hz <= nyquist:
             raise ValueError(

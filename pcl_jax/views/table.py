@@ -105,9 +105,10 @@ class TableView(View):
         Raises:
             ValueError: There is no such row, or it fits another utterance as well.
         """
-        row = next((self._rows[key] for key in _keys(utterance) if key in self._rows), None)
+        row = self._row_of(utterance)
         if row is None:
             raise ValueError(f"{self.table} has no row for the utterance {utterance.id} ({utterance.path})")
+        self._require_same_file(row, utterance)
         if self._taken.setdefault(row, utterance.id) != utterance.id:
             raise ValueError(
                 f"row {row + 1} of {self.table} fits the utterance {self._taken[row]} as well as "
@@ -115,9 +116,55 @@ class TableView(View):
             )
         return self._content.values[row]
 
+    def _row_of(self, utterance: Utterance) -> int | None:
+        return next((self._rows[key] for key in _keys(utterance) if key in self._rows), None)
+
+    def _require_same_file(self, row: int, utterance: Utterance) -> None:
+        """Refuse a row whose id and file are of two utterances; folders and suffixes may have changed."""
+        files = self._content.index_columns.get("file")
+        file = str(files[row] or "").replace("\\", "/") if files else ""
+        if file and Path(file.strip()).stem != utterance.path.stem:
+            raise ValueError(
+                f"{self.table}, row {row + 1}: the id {utterance.id!r} is that of {utterance.path}, but the "
+                f"file is {file!r}: correct one of them, or remove the column 'file'"
+            )
+
+    def require_no_labels(self, utterances: Sequence[Utterance]) -> None:
+        """Refuse a column that is a number for each emotion, speaker or session, whatever its name.
+
+        Raises:
+            ValueError: There is such a column.
+        """
+        found = [(utterance, row) for utterance in utterances if (row := self._row_of(utterance)) is not None]
+        values = self._content.values[[row for _, row in found]]
+        there = [utterance for utterance, _ in found]
+        for name, column in zip(self._content.names, values.T, strict=True):
+            if not np.array_equal(column, np.rint(column), equal_nan=True):
+                continue
+            for what in ("emotion", "speaker", "session"):
+                if _is_code(
+                    [getattr(utterance, what) for utterance in there], column, several=what == "emotion"
+                ):
+                    raise ValueError(
+                        f"{self.table}: the column {name!r} has one number for each {what}, so it would tell "
+                        "a model what it is to find: remove it"
+                    )
+
     def features(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Raise ValueError: the features are in the table."""
         raise ValueError(f"the features of {self.name} are read from {self.table}, not computed")
+
+
+def _is_code(names: Sequence[Any], column: np.ndarray, *, several: bool) -> bool:
+    """Return whether each name has one number; with `several`, names may share it, as where one is marked."""
+    pairs = {
+        pair
+        for pair in zip(names, column.tolist(), strict=True)
+        if pair[0] is not None and pair[1] == pair[1]
+    }
+    numbers = {number for _, number in pairs}
+    one_each = len(pairs) == len({name for name, _ in pairs}) < len(names) / 2
+    return one_each and len(numbers) > 1 and (several or len(numbers) == len(pairs))
 
 
 def _keys(utterance: Utterance) -> list[str | Segment]:

@@ -11,20 +11,25 @@ import pyarrow.compute as pc
 from jaxtyping import Float32
 from pyarrow import csv, parquet
 
+from pcl_jax.corpora.rows import SYNONYMS
+
 INDEX = ("id", "file", "start", "end")
 """Columns that say to which utterance a row belongs; every other column of numbers is a feature."""
 
 _SUSPECTS = frozenset(
     [
-        *("index", "idx", "unnamed", "level", "row"),
-        *("label", "labels", "emotion", "emotions", "class", "classes", "category", "target"),
+        *("index", "idx", "unnamed", "level", "row", "rownum", "rownames"),
+        *("emotion", "classes", "y", "gt", "ground", "truth", "true", "sentiment"),
         *("valence", "arousal", "dominance"),
-        *("speaker", "speakers", "subject", "actor", "gender", "sex", "age"),
+        *("speaker", "gender", "sex", "age"),
         *("session", "fold", "split"),
+        *" ".join(SYNONYMS[name] for name in ("emotion", "speaker", "session")).replace("_", " ").split(),
     ]
 )
 """Words that name a row number, a label, or something else that a classifier must not see."""
 _FILLERS = frozenset(["id", "ids", "no", "nr", "num", "number", "code", "name"])
+_FEWEST_ROWS = 10
+"""Rows from which on the numbers from one row to the next are no accident."""
 _NUMBER = re.compile(r"\s*[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 
 
@@ -119,15 +124,14 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Float32[np.ndarr
     """Return the numbers of a column; None if it holds none."""
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-        numbers = column.cast(pa.float64()).to_numpy()
+        numbers = column.cast(pa.float64(), safe=False).to_numpy()  # they become float32 anyway
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         numbers = _parse(path, name, column.to_pylist())
     else:
         numbers = None
     if numbers is None:
         return None
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in _FILLERS]
-    if not name or (words and _SUSPECTS.issuperset(words)) or name.lower() in _FILLERS:
+    if _names_no_feature(name) or _counts_rows(numbers):
         raise ValueError(
             f"{path}: the column {name!r} looks like a row number, a label or a speaker, not like a feature: "
             "remove it, or rename it if it is one"
@@ -140,6 +144,20 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Float32[np.ndarr
             f"{path}: column {name!r}, row {row + 1} is {numbers[row]:g}: features must be finite"
         )
     return found
+
+
+def _names_no_feature(name: str) -> bool:
+    """Return whether a name is that of a row number, a label or a speaker: `label_id`, `emotionLabel`."""
+    parts = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [word for word in parts if word and word not in _FILLERS]
+    return not name or name.lower() in _FILLERS or (bool(words) and _SUSPECTS.issuperset(words))
+
+
+def _counts_rows(numbers: np.ndarray) -> bool:
+    """Return whether a column numbers the rows, in any order."""
+    return len(numbers) >= _FEWEST_ROWS and np.array_equal(
+        np.sort(numbers), np.min(numbers) + np.arange(len(numbers))
+    )
 
 
 def _parse(path: Path, name: str, cells: list[str | None]) -> np.ndarray | None:

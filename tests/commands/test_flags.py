@@ -46,6 +46,12 @@ def test_the_words_to_repeat_give_another_command_the_same_corpus_and_features(w
         (("pretrain", "--finetuning.patience", "0"), "patience is 0"),
         (("pretrain", "--encoders.dropout", "1"), "dropout is 1.0"),
         (("finetune", "--supervised", "--batch", "0"), "batch is 0; give 1 or more"),
+        (("pretrain", "--seed", "-1"), "seed is -1; give 0 or more"),
+        (("extract", "--workers", "0"), "workers is 0; give 1 or more"),
+        (("predict", "model", "a.wav", "--workers", "-2"), "workers is -2"),
+        (("pretrain", "--max-feature-memory", "nan"), "max-feature-memory is nan; give a share"),
+        (("finetune", "--supervised", "--max-feature-memory", "1.5"), "max-feature-memory is 1.5"),
+        (("finetune", "--supervised", "--repeat", "-1"), "repeat is -1; give 0 or more"),
         (("pretrain", "--resident", "0.1"), "--resident is called --max-feature-memory now"),
     ],
 )

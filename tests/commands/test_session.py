@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pcl_jax.commands import session
-from pcl_jax.commands.flags import Pretrain
+from pcl_jax.commands import features, session, train
+from pcl_jax.commands.flags import Extract, Pretrain
 from pcl_jax.corpora.utterance import CorpusError
 
 VIEWS = ("mel", "egemaps")
@@ -65,6 +65,9 @@ def test_a_recording_of_two_speakers_is_refused(command):
     shutil.copy(folder / "0-calm.wav", folder / "9-calm.wav")
     with pytest.raises(CorpusError, match="one recording is"):
         session.open_runner(command, VIEWS, "test")
+    with pytest.raises(CorpusError, match="one recording is"):
+        features.extract(Extract(corpus="table", root=command.root, features=command.features, workers=1))
+    assert not command.features.exists()
 
 
 def test_an_extra_corpus_with_a_part_of_a_recording_of_this_one_is_refused(command):
@@ -74,3 +77,50 @@ def test_an_extra_corpus_with_a_part_of_a_recording_of_this_one_is_refused(comma
     write(other, [("0-calm.wav", "nobody", "0.05")], head=("file", "speaker", "start"))
     with pytest.raises(CorpusError, match="from the same recording"):
         session.open_runner(command, VIEWS, "test", extra_corpora=[f"table={other}"])
+
+
+def test_what_an_extra_corpus_lacks_stops_a_command_or_is_said_and_recorded(command, capsys):
+    assert command.root is not None
+    folder = command.root.parent
+    for name, seed in (("x.wav", 1), ("y.wav", 2)):
+        noise = np.random.default_rng(seed).normal(size=8000)
+        soundfile.write(folder / name, 0.01 * noise, 16_000)
+    soundfile.write(folder / "z.wav", np.zeros(8000), 16_000)  # silent: found when it is decoded
+    other = folder / "other.csv"
+    write(
+        other,
+        [(name, "nobody") for name in ("x.wav", "y.wav", "z.wav", "gone.wav")],
+        head=("file", "speaker"),
+    )
+    with pytest.raises(CorpusError, match=r"1 of 4 utterances are left out: .*gone\.wav"):
+        session.open_runner(command, ("mel",), "test", extra_corpora=[f"table={other}"])
+    command = replace(command, on_bad_audio="skip")
+    runner = session.open_runner(command, ("mel",), "test", extra_corpora=[f"table={other}"])
+    assert "1 of 4 utterances are left out" in capsys.readouterr().err
+    (name,) = runner.extra_corpora
+    assert list(runner.skipped) == [f"{name}: z.wav"]
+    assert runner.lacking == 2
+    with pytest.raises(session.UsageError, match="already"):
+        session.open_runner(command, ("mel",), "test", extra_corpora=2 * [f"table={other}"])
+
+
+def test_remarks_on_a_corpus_are_shown_by_every_command(command, capsys):
+    """Three spellings of a class are three classes: whoever did not mean that has to know."""
+    assert command.root is not None
+    text = command.root.read_text()
+    command.root.write_text(text.replace("speaker0,calm", "speaker0,Calm"))
+    session.read_usable(command)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "1 similar_names; the first: mine.csv: the emotions 'Calm', 'calm' differ in case" in shown
+
+
+def test_a_batch_larger_than_a_fold_is_refused_before_features_and_leaves_no_folder(command):
+    command = replace(command, views=("mel", "egemaps"))
+    with pytest.raises(CorpusError, match="the fold has 12 training utterances, fewer than one batch of 128"):
+        train.pretrain(command)
+    assert not command.features.exists()
+    # The runner refuses it too: a folder would later count as a run that was stopped.
+    runner = session.open_runner(command, ("mel",), "test")
+    with pytest.raises(CorpusError, match="fewer than one batch"):
+        runner.pretrain(replace(runner.pretraining(1), views=("mel", "mel")))
+    assert not list(command.runs.rglob("run.json"))

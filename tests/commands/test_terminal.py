@@ -1,6 +1,7 @@
 """What people read while they wait."""
 
 import pytest
+from rich.table import Table
 
 from pcl_jax.commands import terminal
 
@@ -52,3 +53,17 @@ def test_plain_progress_is_one_line_in_ten_seconds_whatever_the_number_of_bars(m
             bar(done, 5)
     assert clock[0] == pytest.approx(30)
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("columns", ["0", "10", "80"])
+def test_a_terminal_that_is_too_narrow_loses_no_text_and_no_cell(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    names = [f"class number {i}" for i in range(20)]
+    table = Table(*names)
+    table.add_row(*map(str, range(100, 120)))
+    console = terminal._Console(soft_wrap=True)
+    console.print("a line of text that is longer than the terminal is wide")
+    console.print(table)
+    printed = capsys.readouterr().out
+    assert "a line of text that is longer than the terminal is wide" in printed
+    assert all(f" {text} " in printed for text in (*names, *map(str, range(100, 120))))

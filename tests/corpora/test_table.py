@@ -213,7 +213,8 @@ def test_one_name_in_two_spellings_of_unicode_or_space_is_one_speaker(
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("Anna", "anna"), ("1", "01"), ("spk7", "SPK007"), ("anna\u200b", "anna")]
+    ("first", "second"),
+    [("Anna", "anna"), ("1", "01"), ("5", "5.0"), ("spk7", "SPK007"), ("anna\u200b", "anna")],
 )
 def test_speakers_with_similar_names_stay_in_one_session_and_are_reported(
     folder: Path, first: str, second: str
@@ -228,7 +229,9 @@ def test_speakers_with_similar_names_stay_in_one_session_and_are_reported(
     corpus = read("table", csv(folder, "file,speaker,session", *rows))
     assert [(p.kind, p.fatal) for p in corpus.problems] == [("similar_names", True)]
     assert not inspect(corpus).usable
-    with pytest.raises(CorpusError, match="differ in case or leading zeros alone, and are in different sess"):
+    with pytest.raises(
+        CorpusError, match="differ in case, zeros or invisible characters alone, and are in different sess"
+    ):
         leave_one_session_out(corpus)
 
 
@@ -244,9 +247,17 @@ def test_emotions_and_ids_with_similar_names_are_reported(folder: Path) -> None:
 
 
 def test_an_emotion_called_none_is_reported(folder: Path) -> None:
-    rows = [f"audio/{i}.wav,{i},{('none', 'sad', '', 'NaN')[i % 4]}" for i in range(12)]
-    (problem,) = read("table", csv(folder, "file,speaker,emotion", *rows)).problems
-    assert problem.message.startswith("table.csv: 3 rows have the emotion 'none', taken as unlabelled")
+    for word in ("none", "NA"):
+        rows = [f"audio/{i}.wav,{i},{(word, 'sad', '', 'NaN')[i % 4]}" for i in range(12)]
+        (problem,) = read("table", csv(folder, "file,speaker,emotion", *rows)).problems
+        assert problem.message.startswith(f"table.csv: 3 rows have the emotion {word!r}, taken as unlabelled")
+
+
+def test_speakers_that_are_not_available_are_not_one_person_called_na(folder: Path) -> None:
+    rows = [f"audio/{i}.wav,{('Na', 'NA', 'n/a', 'p')[i % 4]}" for i in range(12)]
+    corpus = read("table", csv(folder, "file,speaker", *rows))
+    assert {u.speaker for u in corpus.utterances} == {"Na", "p"}
+    assert corpus.left_out.count == 6
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

@@ -78,6 +78,7 @@ def test_a_view_with_a_parameter_is_one_file_and_one_line_in_the_catalogue(tmp_p
         ("--mel.hop", "0"),
         ("--mel.window", "-400"),
         ("--mel.bands", "0"),
+        ("--mel.bands", "100000"),
         ("--mel.f-min-hz", "-1"),
         ("--mel.f-min-hz", "7800"),
         ("--mel.f-max-hz", "8001"),

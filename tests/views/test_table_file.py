@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from pcl_jax.corpora.utterance import Utterance
 from pcl_jax.views.catalogue import catalogue, choose
+from pcl_jax.views.table import TableView
 from pcl_jax.views.table_file import read_features
 
 
@@ -50,12 +52,64 @@ def test_index_cells_are_text_however_much_they_look_like_numbers(tmp_path):
         *("", "Unnamed: 0", "index", "__index_level_0__", "level_0"),
         *("label", "LABEL", "emotion_id", "class", "class no", "target", "valence"),
         *("speaker", "Speaker_ID", "session", "fold", "gender"),
+        *("emotionLabel", "speakerID", "spk_id", "ground_truth", "y", "gold", "rownum"),
     ],
 )
 def test_row_numbers_labels_and_speakers_are_no_features(tmp_path, suffix, name):
     path = table(tmp_path, {"file": FILES, "f": [1.0, 2, 3], name: [0, 1, 2]}, suffix)
     with pytest.raises(ValueError, match=rf"the column {name!r} looks like a row number, a label or a sp"):
         read_features(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_numbers_the_rows_is_no_feature_whatever_its_name(tmp_path, suffix):
+    files = [f"{i}.wav" for i in range(12)]
+    numbers = [7, 3, 5, 4, 6, 8, 9, 10, 11, 12, 13, 14]
+    with pytest.raises(ValueError, match="the column 'X' looks like a row number"):
+        read_features(table(tmp_path, {"file": files, "X": numbers, "f": [0.5] * 12}, suffix))
+    repeated = table(tmp_path, {"file": files, "X": [3, *numbers[1:]]}, suffix)
+    assert read_features(repeated).names == ("X",)
+
+
+def test_large_integers_are_rounded_as_other_numbers_are(tmp_path):
+    path = table(tmp_path, {"file": FILES, "f": [2**63 - 1, 2**60 + 1, 3]}, ".csv")
+    np.testing.assert_array_equal(read_features(path).values[:, 0], np.float32([2**63, 2**60, 3]))
+
+
+def utterances(count: int = 12) -> list[Utterance]:
+    emotions = ("sad", "happy", None)
+    return [
+        Utterance(f"u{i}", Path(f"{i}.wav"), i % 4, f"s{i % 4}", emotions[i % 3], 1.0) for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "numbers"),
+    [
+        ("emotion", [4, 2, ""]),
+        ("emotion", [1, 0, 0]),
+        ("speaker", [3, 1, 2, 0]),
+    ],
+)
+def test_a_column_that_tells_labels_or_speakers_is_refused_whatever_its_name(tmp_path, what, numbers):
+    ids = [u.id for u in utterances()]
+    cells = [numbers[i % len(numbers)] for i in range(12)]
+    columns = {"id": ids, "f": [i % 5 for i in range(12)]}
+    TableView("m", table(tmp_path, columns, ".csv")).require_no_labels(utterances())
+    view = TableView("m", table(tmp_path, columns | {"q": cells}, ".csv"))
+    with pytest.raises(ValueError, match=f"the column 'q' has one number for each {what}"):
+        view.require_no_labels(utterances())
+
+
+def test_a_row_whose_id_and_file_are_of_two_utterances_is_refused(tmp_path):
+    columns = {"id": ["u0", "u1"], "file": ["C:\\old\\0.flac", "/elsewhere/2.wav"], "f": [0.5, 1.5]}
+    view = TableView("m", table(tmp_path, columns, ".csv"))
+    first, second = utterances(2)
+    assert view.precomputed(first).tolist() == [0.5]
+    with pytest.raises(
+        ValueError, match=r"row 2: the id 'u1' is that of 1\.wav, but the file is '/elsewhere/2\.wav'"
+    ):
+        view.precomputed(second)
 
 
 def test_features_whose_names_hold_such_a_word_and_others_are_taken(tmp_path):
