@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BASELINE = "probe"
 """Method that the others are compared with: the best single view, chosen within the labels."""
+RECIPE = "recipe"
+"""Method that is compared with each of the others."""
 NETWORKS = {"supervised": "supervised", "tuned": "pairwise-cl"}
 """Networks of the paper's protocol, which read the labels of the whole validation session -> their method."""
 MOST_OF_FEW = 0.1
@@ -42,6 +44,8 @@ class Cell(NamedTuple):
     uar: Estimate
     difference: Estimate
     """To the baseline, over the folds and repeats that both have; NaN where there are none."""
+    recipe: Estimate
+    """Difference of the recipe to this method, likewise."""
     p: float = float("nan")
     """p-value of the difference, Holm-corrected over all methods and amounts; NaN for probes."""
 
@@ -55,7 +59,7 @@ def cells(rows: "Sequence[Row]") -> list[Cell]:
     """Return a cell for each method and amount of labels, few labels first."""
     named = {key: found for key, found in by_method(rows).items() if counts(found)}
     made = [
-        _cell(method, (labels,), [found], [named.get((BASELINE, labels), [])])
+        _cell(method, (labels,), [found], *([named.get((name, labels), [])] for name in (BASELINE, RECIPE)))
         for (method, labels), found in named.items()
     ]
     return _corrected(sorted(made, key=lambda cell: cell.amounts))
@@ -69,9 +73,11 @@ def means(rows: "Sequence[Row]") -> list[Cell]:
         return []
     made = []
     for method in dict.fromkeys(method for method, _ in named):
-        found, base = ([named.get((name, labels), []) for labels in few] for name in (method, BASELINE))
+        found, base, recipe = (
+            [named.get((name, labels), []) for labels in few] for name in (method, BASELINE, RECIPE)
+        )
         if mean_counts(found):
-            made.append(_cell(method, tuple(few), found, base))
+            made.append(_cell(method, tuple(few), found, base, recipe))
     return _corrected(made)
 
 
@@ -150,16 +156,22 @@ def _cell(
     amounts: tuple[Amount, ...],
     found: "Sequence[Sequence[Row]]",
     base: "Sequence[Sequence[Row]]",
+    recipe: "Sequence[Sequence[Row]]",
 ) -> Cell:
     alone = mean_counts(found)
     assert alone is not None
-    pairs = whole(*found, *base)
-    first, second = (mean_counts(part, pairs) if pairs else None for part in (found, base))
-    difference = Estimate(*[float("nan")] * 5)
-    if first and second:
-        difference = bootstrap_uar(first.right - second.right, first.total)
     rows = [row for part in found for row in part]
-    return Cell(method, amounts, rows, bootstrap_uar(*alone), difference)
+    return Cell(
+        method, amounts, rows, bootstrap_uar(*alone), _difference(found, base), _difference(recipe, found)
+    )
+
+
+def _difference(one: "Sequence[Sequence[Row]]", other: "Sequence[Sequence[Row]]") -> Estimate:
+    pairs = whole(*one, *other)
+    first, second = (mean_counts(part, pairs) if pairs else None for part in (one, other))
+    if first and second:
+        return bootstrap_uar(first.right - second.right, first.total)
+    return Estimate(*[float("nan")] * 5)
 
 
 def _corrected(found: list[Cell]) -> list[Cell]:

@@ -27,7 +27,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.budget import BASELINE, NETWORKS, Cell, cells, largest_views, mean_of, means, normalisation
+from experiments.budget import (
+    BASELINE,
+    NETWORKS,
+    RECIPE,
+    Cell,
+    cells,
+    largest_views,
+    mean_of,
+    means,
+    normalisation,
+)
 from experiments.experiment import Choice, Exhibit, Experiment, main
 from experiments.figures import methods_over_labels
 from pcl_jax.commands import flags
@@ -145,7 +155,7 @@ def table(rows: "Sequence[Row]") -> Table:
         "Few labels",
         (
             "labels", "n", "method", "protocol", "normalised by", "UAR", f"difference to {BASELINE}",
-            "P(A > B)", "p (Holm)", "Brier", "calibration error",
+            "P(A > B)", "p (Holm)", f"{RECIPE} minus it", "Brier", "calibration error",
         ),
         [_line(cell) for cell in (*cells(rows), *means(rows))],
         NOTE,
@@ -154,6 +164,7 @@ def table(rows: "Sequence[Row]") -> Table:
 
 def _line(cell: Cell) -> tuple[str, ...]:
     compared = cell.method != BASELINE and np.isfinite(cell.difference.value)
+    beside_recipe = cell.method != RECIPE and np.isfinite(cell.recipe.value)
     amounts = ", ".join(map(str, cell.amounts))
     return (
         amounts if len(cell.amounts) == 1 else f"mean of {amounts}",
@@ -165,6 +176,7 @@ def _line(cell: Cell) -> tuple[str, ...]:
         interval_text(cell.difference, "+.1f") if compared else "",
         f"{cell.difference.above:.3f}" if compared else "",
         f"{cell.p:.3f}" if np.isfinite(cell.p) else "",
+        interval_text(cell.recipe, "+.1f") if beside_recipe else "",
         *(f"{value:.2f}" if np.isfinite(value) else "" for value in calibration(cell)),
     )
 
@@ -191,7 +203,7 @@ def figure(rows: "Sequence[Row]") -> "Figure":
     """Draw UAR over the labels, a line per method."""
     return methods_over_labels(
         {(cell.method, cell.amounts[0]): tuple(100 * x for x in cell.uar[:3]) for cell in cells(rows)},
-        banded=(BASELINE, "recipe"),
+        banded=(BASELINE, RECIPE),
     )
 
 

@@ -97,9 +97,13 @@ def test_of_the_papers_networks_the_view_that_validates_best_counts():
             right = (6, 6) if view == best else (9, 9)
             fields = {"validation_uar": 0.5 + 0.1 * (view == best), "choice": None}
             rows.append(record("supervised", view, right, fold=fold, **fields))
+    rows += [record("recipe", right=(7, 8), fold=fold) for fold in (1, 2)]
     network = next(cell for cell in cells(rows) if cell.method == "supervised")
     assert network.protocol == "paper"
     assert network.uar.value == pytest.approx(0.6)
+    assert network.recipe.value == pytest.approx(0.15)  # the recipe minus it
+    (line,) = (line for line in few_labels.table(rows).rows if "supervised" in line)
+    assert line[few_labels.table(rows).head.index("recipe minus it")] == "+15.0"
 
 
 def test_a_line_names_the_normalisation_and_that_it_is_transductive():
