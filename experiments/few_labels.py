@@ -145,7 +145,8 @@ repeats. Protocol budget: no other label is read; paper: the validation session'
 and the view that validates best is shown. Normalised by speaker means transductive: the test speakers'
 unlabelled audio is used. P(A > B): share of resamples in which the method is above the probe. p: t-test
 with the bootstrap's standard error, Holm-corrected over the methods other than probes and the single
-amounts, and over the means. The calibration error is over bins of about 20 utterances of one test session,
+amounts, and over the means. Recipe minus it: difference of the recipe to the method of the line, of the same
+speakers and labels. The calibration error is over bins of about 20 utterances of one test session,
 mean over runs."""
 
 
