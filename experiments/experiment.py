@@ -13,8 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import tyro
-
 import experiments
 from pcl_jax import cli
 from pcl_jax.commands import flags, session
@@ -121,12 +119,12 @@ def run_command(kind: type, body: Callable[[Any], int | None], description: str 
     """Parse the command line, do the command, end the process with its exit code."""
     words = sys.argv[1:]
     flags.refuse_old_names(words)
-    command = tyro.cli(
+    command = flags.parse_as(
         kind,
+        words,
         prog=f"python -m experiments.{Path(sys.argv[0]).stem}",
         default=flags.default(kind, words),
         description=description,
-        args=words,
     )
     cli.guarded(lambda: body(command), debug=command.debug)
 

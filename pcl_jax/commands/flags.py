@@ -31,8 +31,15 @@ Views = Annotated[
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
-def _require_workers(workers: int | None) -> None:
-    config.require(workers is None or workers > 0, "workers", workers, "1 or more, or none for all CPUs")
+class FlagError(Exception):
+    """A flag that cannot be meant. No ValueError: of those tyro makes boxes of several lines."""
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    try:
+        config.require(condition, name, value, wanted)
+    except ValueError as error:
+        raise FlagError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,9 @@ class OnAudio(Common):
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
-        config.require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require_workers(self.workers)
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        workers = self.workers
+        _require(workers is None or workers > 0, "workers", workers, "1 or more, or none for all CPUs")
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class OnDevices(OnFeatures):
         """Refuse numbers that cannot be meant."""
         super().__post_init__()
         share = self.max_feature_memory
-        config.require(0 <= share <= 1, "max-feature-memory", share, "a share of the memory, 0 to 1")
+        _require(0 <= share <= 1, "max-feature-memory", share, "a share of the memory, 0 to 1")
 
     def settings(self) -> config.Settings:
         """Return the settings of the runs that the command does."""
@@ -187,10 +195,6 @@ class OnModel:
     debug: Switch = False
     """Show the traceback of an error."""
 
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot be meant."""
-        _require_workers(self.workers)
-
 
 @dataclass(frozen=True)
 class Predict(OnModel):
@@ -247,7 +251,7 @@ class Finetune(OnDevices):
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
         super().__post_init__()
-        config.require(self.repeat >= 0, "repeat", self.repeat, "0 or more")
+        _require(self.repeat >= 0, "repeat", self.repeat, "0 or more")
 
     def settings(self) -> config.Settings:
         """Return the settings of fine-tuning."""
@@ -377,14 +381,25 @@ def parse(arguments: Sequence[str]) -> Command:
         )
         + tuple(Annotated[command, subcommand(name)] for name, command in on_models.items())
     ]
+    return parse_as(
+        choices,
+        arguments,
+        prog="pcl",
+        description="Pairwise-CL: learn emotion from speech when labels are few.",
+    )
+
+
+def parse_as(kind: Any, arguments: Sequence[str], **options: Any) -> Any:
+    """Parse words as flags of a kind; end the process with code 2 and one line where a number is refused.
+
+    Args:
+        kind: Dataclass of flags, or a union of commands.
+        arguments: The words.
+        options: As for `tyro.cli`.
+    """
     try:
-        return tyro.cli(  # pyright: ignore[reportCallIssue]
-            choices,  # pyright: ignore[reportArgumentType]
-            prog="pcl",
-            description="Pairwise-CL: learn emotion from speech when labels are few.",
-            args=list(arguments),
-        )
-    except ValueError as error:  # a number that a configuration refuses; tyro itself catches some
+        return tyro.cli(kind, args=list(arguments), **options)
+    except (ValueError, FlagError) as error:  # of the configuration; tyro itself catches some
         print(f"pcl: {error}", file=sys.stderr)
         sys.exit(2)
 

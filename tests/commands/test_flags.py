@@ -48,7 +48,6 @@ def test_the_words_to_repeat_give_another_command_the_same_corpus_and_features(w
         (("finetune", "--supervised", "--batch", "0"), "batch is 0; give 1 or more"),
         (("pretrain", "--seed", "-1"), "seed is -1; give 0 or more"),
         (("extract", "--workers", "0"), "workers is 0; give 1 or more"),
-        (("predict", "model", "a.wav", "--workers", "-2"), "workers is -2"),
         (("pretrain", "--max-feature-memory", "nan"), "max-feature-memory is nan; give a share"),
         (("finetune", "--supervised", "--max-feature-memory", "1.5"), "max-feature-memory is 1.5"),
         (("finetune", "--supervised", "--repeat", "-1"), "repeat is -1; give 0 or more"),
@@ -63,6 +62,14 @@ def test_a_number_that_cannot_be_meant_is_refused_before_anything_is_done(capsys
     assert stop.value.code == 2
     assert says in error
     assert "Traceback" not in error
+
+
+def test_a_refused_number_is_one_line(capsys):
+    for words in (["extract", "--seed", "-1"], ["pretrain", "--epochs", "0"]):
+        with pytest.raises(SystemExit):
+            parse(words)
+        name, value = words[1].removeprefix("--"), words[2]
+        assert capsys.readouterr().err.startswith(f"pcl: {name} is {value}; give ")
 
 
 NUMBERS = {
