@@ -427,6 +427,7 @@ def test_odd_paths_are_named_in_one_line(tmp_path):
 SEEDS = {container: container for container in [*CONTAINERS[:-1], "FLAC", "OGG", "MP3"]}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     container=st.sampled_from(sorted(SEEDS)),

@@ -36,6 +36,7 @@ def corpus(speakers: int = 10, each: int = 12):
     return make(speakers, each, labelled=1.0), np.repeat(np.arange(speakers) // 2, each) + 1
 
 
+@pytest.mark.slow
 def test_no_clip_of_a_held_out_speaker_is_learned_from_and_the_sessions_take_turns(means):
     data, sessions = corpus()
     for number, held_out in enumerate((1, 2, 3, 4, 5, 1)):

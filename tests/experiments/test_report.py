@@ -374,6 +374,7 @@ def test_confusion_matrices_are_pictures_with_numbers():
     assert axis.images[0].get_array().tolist() == [[60, 40], [20, 80]]
 
 
+@pytest.mark.slow
 def test_text_of_the_user_is_no_markup_and_no_formula(tmp_path, pictures):
     """Titles and emotions that matplotlib, Markdown, HTML or rich would read as code."""
     title, classes = r"mine $\frac$ [b]x|y", ("[/angry]", r"$\alpha$")

@@ -30,6 +30,7 @@ def make_readout(kind: str) -> Readout:
     return Readout(*(np.asarray(value, np.float32) for value in values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 def test_one_program_gives_the_log_probabilities_for_any_batch_and_length(kind):
     readout = make_readout(kind)

@@ -34,6 +34,7 @@ def rows_of(runner) -> list[dict]:
     return list(records.read(runner.ledger.runs))
 
 
+@pytest.mark.slow
 def test_a_record_that_was_lost_is_restored_and_nothing_is_done_again(make_runner):
     runner = make_runner()
     start = runner.pretraining(1)

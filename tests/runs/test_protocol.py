@@ -98,6 +98,7 @@ def test_a_changed_class_asks_for_no_new_pretraining(make_runner):
     assert row["classes"] == ["neutral", "sad"]
 
 
+@pytest.mark.slow
 def test_two_pretrainings_in_folders_of_one_name_are_two(make_runner, monkeypatch):
     found = {}
     for tau in (0.1, 0.5):

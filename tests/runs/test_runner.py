@@ -96,6 +96,7 @@ def test_a_stopped_pretraining_resumes_to_the_same_parameters(make_runner):
     assert all(1 < json.loads(line)["programs"] <= 6 for line in (folder / "epochs.jsonl").open())
 
 
+@pytest.mark.slow
 def test_the_seed_and_only_the_seed_decides(make_runner):
     digests = {
         (runs, seed): record_in(pretrain(runner, 1))["params_digest"]

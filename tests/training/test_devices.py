@@ -124,8 +124,7 @@ def full_step(features, initial, count: int, objective: str):
     ("count", "objective"),
     [
         (3, "pairwise"),
-        (3, "simclr"),
-        (3, "sigmoid"),
+        *(pytest.param(3, name, marks=pytest.mark.slow) for name in ("simclr", "sigmoid")),
         *(pytest.param(n, "pairwise", marks=pytest.mark.slow) for n in (2, 5, 8)),
     ],
 )
@@ -227,6 +226,7 @@ def test_gather_gives_each_row_its_own_frames_and_absent_rows_nothing(features):
     assert np.array_equal(made["egemaps"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["tensorfloat32", None])
 def test_no_product_of_a_step_escapes_the_precision_that_is_asked_for(features, initial, precision):
     """Those of `mix_dense`, which has a gradient of its own, included; None shows that it can fail."""

@@ -42,6 +42,7 @@ def first_epoch(make_runner, monkeypatch):
     return draw
 
 
+@pytest.mark.slow
 def test_two_folds_with_the_same_data_draw_different_starts_orders_and_dropout(first_epoch):
     """Otherwise the folds are no independent repeats of the method."""
     (one, seen_by_one, loss), (two, seen_by_two, other_loss) = first_epoch(1), first_epoch(2)

@@ -71,6 +71,7 @@ def test_voices_are_taken_away_where_speakers_act_all_emotions():
     assert gained > 0.1
 
 
+@pytest.mark.slow
 def test_emotions_are_not_taken_away_where_speakers_have_one_each():
     vectors, truth, speakers = a_corpus(2, voice=0.5, one_emotion=True, utterances=14)
     for per_class in (1, 5, 15):

@@ -220,6 +220,7 @@ def test_a_model_is_a_pytree_and_hidden_states_are_jittable(tmp_path):
     np.testing.assert_allclose(inside, hidden_states(model, waveforms).mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert", "whisper"])
 def test_untrained_is_the_same_every_time(family):
     once, again = untrained(family), untrained(family)

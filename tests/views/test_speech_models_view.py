@@ -64,6 +64,7 @@ def test_padded_features_are_the_valid_frames_of_the_padded_clip():
     )  # the two policies differ, and the store must know
 
 
+@pytest.mark.slow
 def test_the_batch_of_an_accelerator_gives_the_same():
     """Partly filled batches with silent rows, several lengths in one."""
     inputs = waveforms(*LENGTHS)
