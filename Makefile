@@ -61,7 +61,7 @@ corpus: $(READY) ## count CORPUS and list what is wrong with it
 examples: $(READY) ## run the examples
 	for file in examples/*.py; do echo "# $$file"; $(BIN)/python $$file || exit 1; done
 
-test: $(READY) ## the quick tests, in two minutes; CI runs all
+test: $(READY) ## the quick tests; CI runs all
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(READY) ## the slow tests alone: whole runs, killed processes, many sizes

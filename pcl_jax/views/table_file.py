@@ -131,7 +131,9 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Float32[np.ndarr
         numbers = None
     if numbers is None:
         return None
-    if _names_no_feature(name) or _counts_rows(numbers):
+    if _counts_rows(numbers):
+        raise ValueError(f"{path}: the column {name!r} looks like a row number in its values: remove it")
+    if _names_no_feature(name):
         raise ValueError(
             f"{path}: the column {name!r} looks like a row number, a label or a speaker, not like a feature: "
             "remove it, or rename it if it is one"
