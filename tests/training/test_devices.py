@@ -266,6 +266,19 @@ def test_capacities_are_enough_and_few_and_waste_an_eighth_at_most(features):
     assert len(set(alone)) <= 5
 
 
+def test_an_epoch_of_few_batches_has_a_size_for_full_ones_and_a_smaller_one_for_the_last(features):
+    """In 200 epochs of 40 utterances, 12 at a time: a program each, but for one batch in twenty by chance."""
+    _, lengths = features
+    epochs = [split(RNG.permutation(40), 12, drop_last=False) for _ in range(200)]
+    found = np.array([[dict(c)["mel"] for c in Layout().capacities(lengths, e)] for e in epochs])
+    full, last = found[:, :3].ravel(), found[:, 3]
+    for sizes, count in (full, 12), (last, 4):
+        usual = np.bincount(sizes).argmax()
+        assert (sizes == usual).mean() > 0.95
+        assert usual <= 1.5 * count * (lengths["mel"].mean() + 8)
+    assert np.bincount(last).argmax() < np.bincount(full).argmax() / 2
+
+
 def test_capacities_of_several_views_meet_in_few_combinations(features):
     _, lengths = features
     layout = Layout(groups=2)
