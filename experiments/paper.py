@@ -6,9 +6,10 @@
 The command runs the other experiments one after the other and writes the report (`experiments.report`)
 after each: Figure 3 with two repeats first, then the temperatures, alignment and embeddings, then Figure 3
 in full, Figure 4, and the sets of views. Finished runs are never repeated: stop it and run it again to
-resume. Several processes share it with `--shard`: a pre-training and everything that starts from it belong
-to one share in all parts. One bar for all runs says, from those that were done, how long the rest takes;
-beneath it is the bar of the fold that is being run.
+resume. Where there is no accelerator, several processes do the runs first, each on CPUs of its own
+(`experiments.processes`); on several hosts, `--shard` shares them out: a pre-training and everything that
+starts from it belong to one share in all parts. One bar for all runs says, from those that were done, how
+long the rest takes; in a single process, the bar of the fold that is being run is beneath it.
 
 Runs that another process is doing are returned to at the end. Exit code 0: everything was done that this
 corpus makes possible; parts for which it is too small are named. Exit code 1: something was not done, or
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments import report
+from experiments import processes, report
 from experiments.experiment import Experiment, carry_out, load, print_tables, run_command
 from pcl_jax.commands import flags
 
@@ -30,12 +31,19 @@ if TYPE_CHECKING:
     from pcl_jax.runs.spec import Spec
 
 
+NAME = "paper"
+"""Name that its records have of what the runs are done for."""
+
+
 @dataclass(frozen=True)
 class Paper(flags.Experiment):
     """The whole paper."""
 
     repeats: int = 10
     """Subsets and initialisations per fold and share of the labels."""
+    workers: int | None = None
+    """Processes that extract features, and on a CPU share the runs; None: all CPUs, and one for each fold at
+    most."""
     fast: flags.Switch = False
     """Two folds, three repeats, few epochs, two shares of the labels, two temperatures: a tour."""
 
@@ -66,7 +74,7 @@ def run_paper(command: Paper) -> int:
 
     shard = session.parse_shard(command.shard)
     command = quick(command) if command.fast else command
-    runner = session.open_runner(command, command.views, "paper")
+    runner = session.open_runner(command, command.views, NAME)
     parts = parts_of(runner, command)
     shares = share_out(parts, shard)
     names = {runner.ledger.name(spec) for specs in shares for spec in specs}
@@ -80,6 +88,10 @@ def run_paper(command: Paper) -> int:
             missing.discard(name)
             grid(len(names) - len(missing), len(names), label)
 
+        count = 1 if command.table_only else processes.choose_count(command, len(missing))
+        if count > 1:
+            label = f"{count} processes"
+            processes.work_together(command, count, make_watch(runner, parts, finished))
         for number, (part, specs) in enumerate(zip(parts, shares, strict=True), start=1):
             label = f"part {number} of {len(parts)}, {part.title}"
             terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
@@ -100,6 +112,25 @@ def run_paper(command: Paper) -> int:
     terminal.out.print(f"report: {page.path}", markup=False, highlight=False)
     done_nothing = bool(names) and len(missing) == len(names) and not command.table_only
     return 1 if outcome.failed or page.errors or done_nothing else 0
+
+
+def make_watch(
+    runner: "Runner", parts: Sequence[Part], finished: Callable[[str], None]
+) -> Callable[[], None]:
+    """Return a function that notes what other processes have done, and writes the report as a part ends."""
+    find, name_of = runner.ledger.find, runner.ledger.name
+    waiting = [{name_of(spec): spec for spec in part.specs if not find(spec)} for part in parts]
+
+    def watch() -> None:
+        for specs in waiting:
+            done = [name for name, spec in specs.items() if find(spec)]
+            for name in done:
+                del specs[name]
+                finished(name)
+            if done and not specs:
+                report.write(runner.ledger.runs)
+
+    return watch
 
 
 def do(

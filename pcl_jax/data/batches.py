@@ -168,9 +168,9 @@ class Layout:
         All views of a batch are rounded together, in utterances of average length: their separate sizes would
         meet in many combinations, each a program. Views of a fixed length need no rounding.
 
-        Fewer batches than `FEW_BATCHES` have the size of their number of utterances as a rule, and two standard
-        deviations of such a sum: full batches one, and a last one another. Balanced batches have what they
-        need.
+        Fewer batches than `FEW_BATCHES` have the size of their number of utterances as a rule, plus two
+        standard deviations of such a sum: full batches one, and a last one another. Balanced batches have
+        what they need.
 
         Args:
             lengths: The frames of each utterance in each time-resolved view.

@@ -187,13 +187,18 @@ def _one_thread_each() -> Iterator[None]:
 def _start_worker(notes: str) -> None:
     global _note
     _note = Path(notes) / str(os.getpid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent of this one, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:
-    """End this worker with its parent: it would wait for its next task for ever."""
+    """End this process with its parent, even one that is killed: it would wait or work on for nobody."""
     connection.wait([sentinel])
     os._exit(1)

@@ -22,6 +22,16 @@ def spectrogram(frames: int, bands: int = 64) -> np.ndarray:
     return RNG.normal(size=(frames, bands)).astype(np.float32)
 
 
+def init(encoder: nn.Module, *features):
+    """Draw parameters in one program: operation by operation, each test would load fifty."""
+    return jax.jit(encoder.init)(jax.random.key(0), *features)
+
+
+def apply(encoder: nn.Module, variables, features, **options):
+    """Apply an encoder in one program."""
+    return jax.jit(partial(encoder.apply, **options))(variables, features)
+
+
 def by_hand(params, x: np.ndarray) -> np.ndarray:
     """The spectral encoder of one bare utterance in float64, loop by loop from the definition."""
     x = x.astype(np.float64)
@@ -41,8 +51,8 @@ def by_hand(params, x: np.ndarray) -> np.ndarray:
 def test_spectral_encoder_is_the_definition_on_each_bare_utterance(lengths):
     utterances = [spectrogram(t) for t in lengths]
     encoder = SpectrogramEncoder()
-    params = encoder.init(jax.random.key(0), pack(utterances))["params"]
-    result = encoder.apply({"params": params}, pack(utterances))
+    params = init(encoder, pack(utterances))["params"]
+    result = apply(encoder, {"params": params}, pack(utterances))
     expected = np.stack([by_hand(params, x) for x in utterances])
     np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
 
@@ -54,17 +64,18 @@ def test_a_representation_does_not_depend_on_its_neighbours(encoder, frames):
     x = RNG.normal(size=shape).astype(np.float32)
     quiet = [np.zeros((9, *shape[1:]), np.float32), x, np.zeros((40, *shape[1:]), np.float32)]
     loud = [100 + 0 * quiet[0], x, 100 + 0 * quiet[2]]
-    params = encoder.init(jax.random.key(0), pack([x]))
-    alone = encoder.apply(params, pack([x]))[0]
+    params = init(encoder, pack([x]))
+    alone = apply(encoder, params, pack([x]))[0]
+    together = jax.jit(encoder.apply)
     for neighbours in (quiet, loud):
-        np.testing.assert_allclose(encoder.apply(params, pack(neighbours))[1], alone, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(together(params, pack(neighbours))[1], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_wav2vec2_encoder_weighs_states_by_their_share_and_averages_valid_frames():
     encoder = HiddenStatesEncoder(widths=(4,))
     x = RNG.uniform(size=(5, 3, 4)).astype(np.float32)
     params = {"layer_weights": jnp.array([1.0, 2.0, 5.0]), "kernel": jnp.eye(4), "bias": jnp.full(4, 3.0)}
-    result = encoder.apply({"params": params}, pack([x, 7 * x[:2]]))
+    result = apply(encoder, {"params": params}, pack([x, 7 * x[:2]]))
     mixed = np.einsum("thd,h->td", x.astype(np.float64), [1 / 8, 2 / 8, 5 / 8])
     expected = [3 + mixed.mean(axis=0), 3 + 7 * mixed[:2].mean(axis=0)]
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
@@ -93,24 +104,23 @@ def test_mixing_where_the_frames_lie_is_the_products_and_their_gradients(dtype, 
 def test_gradient_of_what_is_beyond_an_utterance_is_zero():
     batch = pack([spectrogram(20), spectrogram(30)])
     encoder = SpectrogramEncoder()
-    params = encoder.init(jax.random.key(0), batch)
+    params = init(encoder, batch)
 
     def first(frames):
         return encoder.apply(params, batch._replace(frames=frames))[0].sum()
 
-    gradient = np.abs(jax.grad(first)(batch.frames)).sum(axis=-1)[0]
+    gradient = np.abs(jax.jit(jax.grad(first))(batch.frames)).sum(axis=-1)[0]
     assert (gradient[:20] > 0).any()
     assert (gradient[24:] == 0).all()
 
 
 def test_parameters_are_as_many_as_the_authors_networks_have():
     """method.md, part B: 49,376; 55,680; 114,957; heads by hand."""
-    key = jax.random.key(0)
-    mel = SpectrogramEncoder().init(key, pack([spectrogram(20)]))
-    functionals = FunctionalsEncoder().init(key, jnp.zeros((1, 88)))
-    wav2vec2 = HiddenStatesEncoder().init(key, pack([np.zeros((4, 13, 768), np.float32)]))
-    head = ProjectionHead().init(key, jnp.zeros((2, 128)))["params"]
-    classifier = Classifier(4).init(key, jnp.zeros((1, 128)))
+    mel = init(SpectrogramEncoder(), pack([spectrogram(20)]))
+    functionals = init(FunctionalsEncoder(), jnp.zeros((1, 88)))
+    wav2vec2 = init(HiddenStatesEncoder(), pack([np.zeros((4, 13, 768), np.float32)]))
+    head = init(ProjectionHead(), jnp.zeros((2, 128)))["params"]
+    classifier = init(Classifier(4), jnp.zeros((1, 128)))
     assert [count_parameters(p) for p in (mel, functionals, wav2vec2, classifier)] == [
         49_376,
         55_680,
@@ -124,16 +134,16 @@ def test_flattened_spectral_representation_has_the_authors_size():
     encoder = SpectrogramEncoder(pool="flatten")
     batch = pack([spectrogram(1501), spectrogram(1501)])
     assert encoder.left(1501) == 186
-    result, _ = encoder.init_with_output(jax.random.key(0), batch)
+    result, _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), batch)
     assert result.shape == (2, 23_808)
 
 
 def test_flattened_frames_are_in_order_of_time():
     """Mean over the flattened frames is the mean-pooled representation."""
     batch = pack([spectrogram(1501), spectrogram(1501)])
-    params = SpectrogramEncoder().init(jax.random.key(0), batch)
-    flat = SpectrogramEncoder(pool="flatten").apply(params, batch)
-    pooled = SpectrogramEncoder().apply(params, batch)
+    params = init(SpectrogramEncoder(), batch)
+    flat = apply(SpectrogramEncoder(pool="flatten"), params, batch)
+    pooled = apply(SpectrogramEncoder(), params, batch)
     np.testing.assert_allclose(flat.reshape(2, 186, 128).mean(axis=1), pooled, rtol=1e-4, atol=1e-6)
 
 
@@ -142,7 +152,7 @@ def test_flattened_frames_are_in_order_of_time():
 )
 def test_torch_initialisation_is_uniform_within_its_bound(encoder):
     features = pack([spectrogram(20)]) if isinstance(encoder, SpectrogramEncoder) else jnp.zeros((1, 88))
-    for layer in encoder.init(jax.random.key(3), features)["params"].values():
+    for layer in init(encoder, features)["params"].values():
         bound = np.prod(layer["kernel"].shape[:-1]) ** -0.5
         for leaf in layer.values():
             assert bound * 0.9 < np.abs(leaf).max() <= bound
@@ -152,10 +162,13 @@ def test_torch_initialisation_is_uniform_within_its_bound(encoder):
 def test_dropout_is_on_only_in_training():
     batch = pack([spectrogram(40)])
     encoder = SpectrogramEncoder()
-    params = encoder.init(jax.random.key(0), batch)
-    runs = [encoder.apply(params, batch, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1)]
-    assert not np.allclose(*runs)
-    assert np.array_equal(encoder.apply(params, batch), encoder.apply(params, batch))
+    params = init(encoder, batch)
+    train = jax.jit(
+        lambda seed: encoder.apply(params, batch, train=True, rngs={"dropout": jax.random.key(seed)})
+    )
+    assert not np.allclose(train(0), train(1))
+    predict = jax.jit(encoder.apply)
+    assert np.array_equal(predict(params, batch), predict(params, batch))
 
 
 def test_dropout_drops_its_share_of_independent_values_and_keeps_the_mean():

@@ -1,0 +1,110 @@
+"""Processes that do the runs of the paper together: what they leave is what one process leaves."""
+
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments import paper, processes
+from pcl_jax.runs import records
+
+CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+requires_two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="two CPUs to choose from are not here")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> paper.Paper:
+    """The tour on ten speakers, four emotions, half a second of tone each, in EMO-DB's names."""
+    root = tmp_path / "emodb"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
+        for letter in "WNTF":
+            tone = 0.1 * np.sin(np.arange(8000) * rng.uniform(0.05, 0.1)) + 0.01 * rng.normal(size=8000)
+            soundfile.write(root / f"{speaker}a01{letter}a.wav", tone, 16_000)
+    base = paper.Paper(
+        corpus="emodb", root=root, views=("mel", "egemaps"), features=tmp_path / "features",
+        runs=tmp_path / "runs", devices=1, fast=True,
+    )  # fmt: skip
+    small = replace(base.pretraining, epochs=2, batch=8)
+    return replace(base, pretraining=small, finetuning=replace(base.finetuning, epochs=2))
+
+
+@requires_two_cpus
+def test_processes_are_as_many_as_cpus_folds_and_workers_allow(command, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    many = processes.FEWEST_RUNS
+    for changes, runs, count in (
+        ({}, many, 4),
+        ({}, many - 1, 1),  # not worth the start
+        ({"workers": 3}, many, 3),
+        ({"folds": (4, 5)}, many, 2),
+        ({"shard": "1/2"}, many, 1),  # of several hosts
+        ({"processes": "auto"}, many, 1),
+    ):
+        assert processes.choose_count(replace(command, **changes), runs) == count
+    monkeypatch.setattr(processes, "has_accelerator", lambda: True)
+    assert processes.choose_count(command, many) == 1
+
+
+def without_clock(runs: Path) -> dict[str, dict]:
+    return {
+        row["run"]: {name: value for name, value in row.items() if name != "seconds"}
+        for row in records.read(runs)
+    }
+
+
+@pytest.mark.slow
+@requires_two_cpus
+def test_two_processes_do_all_runs_and_have_the_same_bits_again(command, monkeypatch, tmp_path):
+    """Who does a run is chance; each process has one CPU, and so the same rounding."""
+    monkeypatch.setattr(paper, "quick", lambda command: replace(command, folds=(1, 2), repeats=2))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(CPUS[:2]))
+    cpus: list[set[int]] = []
+    set_affinity = os.sched_setaffinity
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, own: (set_affinity(0, own), cpus.append(set(own))))
+    monkeypatch.setattr(processes, "FEWEST_RUNS", 1)
+    monkeypatch.setattr(paper, "do", require_nothing_to_do(paper.do))
+    found = []
+    for name in "once", "again":
+        assert paper.run_paper(replace(command, runs=tmp_path / name)) == 0
+        found.append(without_clock(tmp_path / name))
+    first, second = CPUS[:2]
+    assert cpus == 2 * [{first}, {first, second}, {second}, {first, second}]
+    assert found[0] == found[1]
+    assert {row["method"] for row in found[0].values()} >= {"pretraining", "supervised", "alignment"}
+
+
+def require_nothing_to_do(do):
+    """Fail where the process that started the others does a run; what is not possible stays so."""
+
+    def required(part, runner, specs, *rest):
+        before = [runner.ledger.find(spec) for spec in specs]
+        do(part, runner, specs, *rest)
+        assert [runner.ledger.find(spec) for spec in specs] == before
+
+    return required
+
+
+@pytest.mark.slow
+@requires_two_cpus
+def test_processes_end_with_the_one_that_is_stopped(command):
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processes.work_together(command, 2, stop)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@requires_two_cpus
+def test_a_process_that_fails_says_nothing_and_leaves_its_runs(command, capfd):
+    """The corpus is gone: the process that started it meets the same error, and says it."""
+    processes.work_together(replace(command, root=Path("gone")), 1, lambda: None)
+    assert capfd.readouterr() == ("", "")
+    assert not list(records.read(command.runs))
