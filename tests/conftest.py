@@ -35,6 +35,9 @@ PARTS = (
 )
 install_import_hook([f"pcl_jax.{part}" for part in PARTS], "beartype.beartype")
 
+# No test pulls the plug, and waiting for the disk is a twentieth of their time.
+os.fsync = lambda descriptor: None
+
 # Collecting garbage looks at all that is alive, modules, tests and programs: a tenth of the tests' time.
 gc.set_threshold(100_000, 50, 100)
 

@@ -100,6 +100,7 @@ def test_corpus_json_has_what_scripts_read(capsys, tmp_path, emodb):
     assert counts["problems"] == []
 
 
+@pytest.mark.slow
 def test_all_bad_audio_is_listed_nothing_is_lost_and_skip_goes_on(capsys, tmp_path, emodb):
     soundfile.write(emodb / "03a01Wa.wav", np.zeros(8000), 16_000)
     soundfile.write(emodb / "08a01Na.wav", np.full(300, 0.1), 16_000)
