@@ -99,9 +99,10 @@ def make_fold(sizes: FoldSizes, train: int, validation: int, views: list[str]) -
     """Return a fold with so many utterances to train on and to validate with, and one to test."""
     seconds = sizes.draw_durations_s(train + validation + 1)
     emotions = np.random.default_rng(2).integers(4, size=len(seconds))
+    sessions = [*(3 + 3 * i // train for i in range(train)), *[2] * validation, 1]
     utterances = tuple(
-        Utterance(str(i), Path("none"), 1, "a", str(emotion), float(s))
-        for i, (s, emotion) in enumerate(zip(seconds, emotions, strict=True))
+        Utterance(str(i), Path("none"), session, "a", str(emotion), float(s))
+        for i, (s, session, emotion) in enumerate(zip(seconds, sessions, emotions, strict=True))
     )
     packed, lengths = {}, {}
     for view in views:

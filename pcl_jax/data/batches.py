@@ -207,11 +207,12 @@ def _ragged_capacities(
         for view, sizes in slot_sizes.items()
     ]
     needed = np.max(utterances, axis=0)
+    rounded = round_up_sizes(needed)
     if len(placed) < FEW_BATCHES and not balanced:
         counts = np.array([(rows >= 0).sum(axis=-1).max() for rows in placed])
         deviation = max(sizes[:-1].std() / average[view] for view, sizes in slot_sizes.items())
-        needed = np.maximum(needed, counts + 2 * deviation * np.sqrt(counts))
-    rounded = round_up_sizes(needed)
+        usual = counts + 2 * deviation * np.sqrt(counts)
+        rounded = np.where(needed <= usual, usual, rounded)
     return {
         view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
         for view in lengths
