@@ -1,7 +1,9 @@
 """Records of a corpus: Utterance, Problem and Corpus."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pcl_jax.audio import one_line
@@ -94,6 +96,11 @@ class Corpus:
         """Utterances that the data claim and the corpus lacks: their number, and the reasons."""
         losses = [problem for problem in self.problems if problem.lost]
         return LeftOut(sum(loss.lost for loss in losses), tuple(loss.message for loss in losses))
+
+    @cached_property
+    def largest_session(self) -> int:
+        """Number of utterances with a target class in the session that has most."""
+        return max(Counter(utterance.session for utterance in self.subset("target")).values(), default=1)
 
     def label(self, utterance: Utterance) -> int | None:
         """Return the index of the utterance's class; None if its emotion is not a target."""

@@ -1,11 +1,10 @@
 """The data of one fold, ready to train: normalised features on the device, or read from disk on the way."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,12 +72,6 @@ class FoldData:
     def every_row(self) -> Int[np.ndarray, " _"]:
         """The rows of all utterances of the fold, without extra corpora."""
         return np.arange(len(self.train) + len(self.validation) + len(self.test))
-
-    @cached_property
-    def largest_session(self) -> int:
-        """The number of labelled utterances in the largest session of the corpus: the same for all folds."""
-        labelled = (u.session for u in self.corpus.utterances if self.corpus.label(u) is not None)
-        return max(Counter(labelled).values(), default=1)
 
     @property
     def extra(self) -> Int[np.ndarray, " _"]:

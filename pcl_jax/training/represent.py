@@ -39,10 +39,10 @@ def map_utterances(
     """
     lengths = next(iter(data.lengths.values()), None)
     if lengths is None:
-        places = np.full((1, max(len(rows), min(data.largest_session, SHARED_ROWS))), -1)
+        places = np.full((1, max(len(rows), min(data.corpus.largest_session, SHARED_ROWS))), -1)
         places[0, : len(rows)] = np.arange(len(rows))
     else:
-        places = balanced_batches(lengths[rows], evaluation_size(data.largest_session))
+        places = balanced_batches(lengths[rows], evaluation_size(data.corpus.largest_session))
     placed = np.where(places >= 0, rows[places], -1).ravel()
     results = [
         (batch.rows, data.throttle(function(batch.features, batch.rows, **batch.static)))
