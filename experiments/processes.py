@@ -18,8 +18,8 @@ from pcl_jax.features.workers import follow_parent
 if TYPE_CHECKING:
     from experiments.paper import Paper
 
-FEWEST_RUNS = 300
-"""Runs below which a process more costs as much as it saves: it loads libraries and compiles for itself."""
+FEWEST_RUNS = 1000
+"""Runs below which a process more costs more than it saves: it loads libraries and compiles for itself."""
 _WATCH_S = 5.0
 
 
