@@ -18,16 +18,20 @@ requires_two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="two CPUs to choose
 
 @pytest.fixture
 def command(tmp_path: Path) -> paper.Paper:
-    """The tour on ten speakers, four emotions, half a second of tone each, in EMO-DB's names."""
+    """The tour on ten speakers and four emotions, in EMO-DB's names, with two tables of vectors."""
     root = tmp_path / "emodb"
     root.mkdir()
     rng = np.random.default_rng(0)
-    for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
-        for letter in "WNTF":
-            tone = 0.1 * np.sin(np.arange(8000) * rng.uniform(0.05, 0.1)) + 0.01 * rng.normal(size=8000)
-            soundfile.write(root / f"{speaker}a01{letter}a.wav", tone, 16_000)
+    speakers = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
+    names = [f"{speaker}a01{letter}a.wav" for speaker in speakers for letter in "WNTF"]
+    for name in names:
+        soundfile.write(root / name, 0.1 * rng.normal(size=8000), 16_000)
+    for view in "one", "two":
+        lines = [",".join([name, *map(str, rng.normal(size=4))]) for name in names]
+        (tmp_path / f"{view}.csv").write_text("\n".join(["file,a,b,c,d", *lines]))
+    views = tuple(f"{view}={tmp_path / view}.csv" for view in ("one", "two"))
     base = paper.Paper(
-        corpus="emodb", root=root, views=("mel", "egemaps"), features=tmp_path / "features",
+        corpus="emodb", root=root, views=views, features=tmp_path / "features",
         runs=tmp_path / "runs", devices=1, fast=True,
     )  # fmt: skip
     small = replace(base.pretraining, epochs=2, batch=8)
@@ -62,7 +66,7 @@ def without_clock(runs: Path) -> dict[str, dict]:
 @requires_two_cpus
 def test_two_processes_do_all_runs_and_have_the_same_bits_again(command, monkeypatch, tmp_path):
     """Who does a run is chance; each process has one CPU, and so the same rounding."""
-    monkeypatch.setattr(paper, "quick", lambda command: replace(command, folds=(1, 2), repeats=2))
+    monkeypatch.setattr(paper, "quick", lambda command: replace(command, folds=(1, 2), repeats=1))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(CPUS[:2]))
     cpus: list[set[int]] = []
     set_affinity = os.sched_setaffinity
@@ -92,12 +96,14 @@ def require_nothing_to_do(do):
 
 @pytest.mark.slow
 @requires_two_cpus
-def test_processes_end_with_the_one_that_is_stopped(command):
+def test_a_process_ends_with_the_one_that_is_stopped(command, monkeypatch):
     def stop():
+        assert multiprocessing.active_children()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(processes, "_WATCH_S", 0.5)
     with pytest.raises(KeyboardInterrupt):
-        processes.work_together(command, 2, stop)
+        processes.work_together(command, 1, stop)
     assert not multiprocessing.active_children()
 
 
