@@ -6,7 +6,7 @@
 The command runs the other experiments one after the other and writes the report (`experiments.report`)
 after each: Figure 3 with two repeats first, then the temperatures, alignment and embeddings, then Figure 3
 in full, Figure 4, and the sets of views. Finished runs are never repeated: stop it and run it again to
-resume. Where there is no accelerator, several processes do the runs first, each on CPUs of its own
+resume. Where there is no accelerator, several processes do a thousand runs or more, each on CPUs of its own
 (`experiments.processes`); on several hosts, `--shard` shares them out: a pre-training and everything that
 starts from it belong to one share in all parts. One bar for all runs says, from those that were done, how
 long the rest takes; in a single process, the bar of the fold that is being run is beneath it.
@@ -42,8 +42,8 @@ class Paper(flags.Experiment):
     repeats: int = 10
     """Subsets and initialisations per fold and share of the labels."""
     workers: int | None = None
-    """Processes that extract features, and on a CPU share the runs; None: all CPUs, and one for each fold at
-    most."""
+    """Processes that extract features, and on a CPU share many runs, one for each fold at most; None: one for
+    each CPU."""
     fast: flags.Switch = False
     """Two folds, three repeats, few epochs, two shares of the labels, two temperatures: a tour."""
 
@@ -88,10 +88,10 @@ def run_paper(command: Paper) -> int:
             missing.discard(name)
             grid(len(names) - len(missing), len(names), label)
 
-        count = 1 if command.table_only else processes.choose_count(command, len(missing))
+        count = processes.choose_count(command, len(missing))
         if count > 1:
             label = f"{count} processes"
-            processes.work_together(command, count, make_watch(runner, parts, finished))
+            processes.work_together(command, count, make_watch(runner, parts, missing, finished))
         for number, (part, specs) in enumerate(zip(parts, shares, strict=True), start=1):
             label = f"part {number} of {len(parts)}, {part.title}"
             terminal.out.rule(f"{number}/{len(parts)} {part.title}", align="left")
@@ -115,11 +115,11 @@ def run_paper(command: Paper) -> int:
 
 
 def make_watch(
-    runner: "Runner", parts: Sequence[Part], finished: Callable[[str], None]
+    runner: "Runner", parts: Sequence[Part], missing: set[str], finished: Callable[[str], None]
 ) -> Callable[[], None]:
     """Return a function that notes what other processes have done, and writes the report as a part ends."""
     find, name_of = runner.ledger.find, runner.ledger.name
-    waiting = [{name_of(spec): spec for spec in part.specs if not find(spec)} for part in parts]
+    waiting = [{name: spec for spec in part.specs if (name := name_of(spec)) in missing} for part in parts]
 
     def watch() -> None:
         for specs in waiting:

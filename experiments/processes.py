@@ -25,17 +25,12 @@ _WATCH_S = 5.0
 
 def choose_count(command: "Paper", runs: int) -> int:
     """Return the number of processes for so many missing runs; 1 where they would not be faster."""
-    alone = command.shard or command.processes or runs < FEWEST_RUNS
-    if alone or has_accelerator() or not hasattr(os, "sched_setaffinity"):
-        return 1
-    return min(command.workers or sys.maxsize, len(os.sched_getaffinity(0)), len(command.folds))
-
-
-def has_accelerator() -> bool:
-    """Return whether jax computes on anything but CPUs."""
     import jax
 
-    return jax.default_backend() != "cpu"
+    alone = command.table_only or command.shard or command.processes or runs < FEWEST_RUNS
+    if alone or jax.default_backend() != "cpu" or not hasattr(os, "sched_setaffinity"):
+        return 1
+    return min(command.workers or sys.maxsize, len(os.sched_getaffinity(0)), len(command.folds))
 
 
 def work_together(command: "Paper", count: int, watch: Callable[[], None]) -> None:

@@ -23,19 +23,6 @@ def pcl(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return int(stop.value.code or 0), out, err
 
 
-@pytest.fixture
-def emodb(tmp_path: Path) -> Path:
-    """Ten speakers, four emotions, half a second of tone each, in EMO-DB's names."""
-    root = tmp_path / "emodb"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
-        for letter in "WNTF":
-            tone = 0.1 * np.sin(np.arange(8000) * rng.uniform(0.05, 0.1)) + 0.01 * rng.normal(size=8000)
-            soundfile.write(root / f"{speaker}a01{letter}a.wav", tone, 16_000)
-    return root
-
-
 def flags(tmp_path: Path, root: Path) -> list:
     return ["--corpus", "emodb", "--root", root, "--features", tmp_path / "f", "--runs", tmp_path / "r"]
 

@@ -5,9 +5,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-import soundfile
 
 from experiments import paper, processes
 from pcl_jax.runs import records
@@ -17,21 +17,15 @@ requires_two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason="two CPUs to choose
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> paper.Paper:
-    """The tour on ten speakers and four emotions, in EMO-DB's names, with two tables of vectors."""
-    root = tmp_path / "emodb"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    speakers = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
-    names = [f"{speaker}a01{letter}a.wav" for speaker in speakers for letter in "WNTF"]
-    for name in names:
-        soundfile.write(root / name, 0.1 * rng.normal(size=8000), 16_000)
+def command(tmp_path: Path, emodb: Path) -> paper.Paper:
+    """The tour on ten speakers and four emotions, with two tables of vectors."""
+    names, rng = sorted(path.name for path in emodb.iterdir()), np.random.default_rng(0)
     for view in "one", "two":
         lines = [",".join([name, *map(str, rng.normal(size=4))]) for name in names]
         (tmp_path / f"{view}.csv").write_text("\n".join(["file,a,b,c,d", *lines]))
     views = tuple(f"{view}={tmp_path / view}.csv" for view in ("one", "two"))
     base = paper.Paper(
-        corpus="emodb", root=root, views=views, features=tmp_path / "features",
+        corpus="emodb", root=emodb, views=views, features=tmp_path / "features",
         runs=tmp_path / "runs", devices=1, fast=True,
     )  # fmt: skip
     small = replace(base.pretraining, epochs=2, batch=8)
@@ -47,11 +41,12 @@ def test_processes_are_as_many_as_cpus_folds_and_workers_allow(command, monkeypa
         ({}, many - 1, 1),  # not worth the start
         ({"workers": 3}, many, 3),
         ({"folds": (4, 5)}, many, 2),
+        ({"table_only": True}, many, 1),
         ({"shard": "1/2"}, many, 1),  # of several hosts
         ({"processes": "auto"}, many, 1),
     ):
         assert processes.choose_count(replace(command, **changes), runs) == count
-    monkeypatch.setattr(processes, "has_accelerator", lambda: True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert processes.choose_count(command, many) == 1
 
 
