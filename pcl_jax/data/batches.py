@@ -168,9 +168,9 @@ class Layout:
         All views of a batch are rounded together, in utterances of average length: their separate sizes would
         meet in many combinations, each a program. Views of a fixed length need no rounding.
 
-        Fewer batches than `FEW_BATCHES` have the size of their number of utterances as a rule, plus two
-        standard deviations of such a sum: full batches one, and a last one another. Balanced batches have
-        what they need.
+        Fewer batches than `FEW_BATCHES` have one size as a rule: that of a full batch, with room for what
+        chance adds to its duration unless they are balanced. A last batch of less than half has its own where
+        an epoch has three batches or more.
 
         Args:
             lengths: The frames of each utterance in each time-resolved view.
@@ -207,12 +207,13 @@ def _ragged_capacities(
         for view, sizes in slot_sizes.items()
     ]
     needed = np.max(utterances, axis=0)
+    if len(placed) < FEW_BATCHES:
+        usual = np.array([rows.shape[-1] if balanced else (rows >= 0).sum(axis=-1).max() for rows in placed])
+        own = (len(placed) > 2) & (2 * usual < usual.max())
+        usual = np.where(own, usual, usual.max())
+        # The sum of n lengths varies by sqrt(n) of their deviation, and that is half an utterance or less.
+        needed = np.maximum(needed, usual if balanced else usual + np.sqrt(usual))
     rounded = round_up_sizes(needed)
-    if len(placed) < FEW_BATCHES and not balanced:
-        counts = np.array([(rows >= 0).sum(axis=-1).max() for rows in placed])
-        deviation = max(sizes[:-1].std() / average[view] for view, sizes in slot_sizes.items())
-        usual = counts + 2 * deviation * np.sqrt(counts)
-        rounded = np.where(needed <= usual, usual, rounded)
     return {
         view: (np.ceil(rounded * average[view] / ALIGNMENT) * ALIGNMENT).astype(int).tolist()
         for view in lengths
